@@ -1,0 +1,173 @@
+"""Settings of a stage: one frozen dataclass becomes command-line flags, environment variables and a JSON file.
+
+Order: defaults < --preset < --config FILE < environment < flags. Defaults and help texts live in the dataclass only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from medgan.errors import ConfigError
+
+C = TypeVar("C")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def setting(
+    default: Any, help: str, *, choices: Sequence[str] = (), label: str = "", nargs: int = 1, metavar: str | None = None, flag: str = ""
+) -> Any:
+    """A dataclass field that is also a command-line option.
+
+    Args:
+        default: Its value when nobody says otherwise. "Off" is 0, "" or (), never None.
+        help: One line for `--help`, the form and the reference.
+        choices: The allowed words, if it is a choice.
+        label: Title of the field in a form; derived from the name if empty.
+        nargs: Number of values on the command line (the field is then a tuple).
+        metavar: What `--help` shows for the value.
+        flag: The option's long name when it differs from the field's.
+    """
+    return dataclasses.field(
+        default=default,
+        metadata={"help": help, "choices": tuple(choices), "label": label, "nargs": nargs, "metavar": metavar, "flag": flag},
+    )
+
+
+def environment_name(field: str) -> str:
+    """The environment variable of a field: `batch_gpu` -> `MEDGAN_BATCH_GPU`."""
+    return f"MEDGAN_{field.upper()}"
+
+
+def flag_name(field: dataclasses.Field[Any]) -> str:
+    """The option of a field: `batch_gpu` -> `--batch-gpu`."""
+    return "--" + (field.metadata.get("flag") or field.name.replace("_", "-"))
+
+
+class _Values(click.ParamType):
+    """Several values of one type in one word, separated by commas or blanks: `fid,kid`."""
+
+    name = "values"
+
+    def __init__(self, element: type) -> None:
+        self.element = element
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if not isinstance(value, str):
+            return tuple(self.element(item) for item in value)
+        try:
+            return tuple(self.element(item) for item in value.replace(",", " ").split())
+        except ValueError:
+            self.fail(f"{value!r} is not a list of {self.element.__name__} values", param, ctx)
+
+
+def _click_type(hint: Any, choices: tuple[str, ...]) -> click.ParamType:
+    if choices:
+        return click.Choice(choices)
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+        origin = typing.get_origin(hint)
+    if origin is tuple:
+        return _Values(typing.get_args(hint)[0])
+    if hint is Path:
+        return click.Path(path_type=Path)
+    plain: dict[Any, click.ParamType] = {int: click.INT, float: click.FLOAT, bool: click.BOOL}
+    return plain.get(hint, click.STRING)
+
+
+def option_for(cls: type, name: str) -> Callable[[F], F]:
+    """The click option of one field of a settings class; unset flags arrive as None, so that presets can be overridden."""
+    field = {f.name: f for f in dataclasses.fields(cls)}[name]
+    hint = typing.get_type_hints(cls)[name]
+    meta = field.metadata
+    default = field.default
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    if isinstance(default, bool):
+        shown = ("" if default else "no-") + flag_name(field)[2:]
+    text = f"{meta['help']}  [default: {shown}]" if shown else meta["help"]
+    common: dict[str, Any] = {"default": None, "help": text, "envvar": environment_name(name), "show_envvar": False}
+    long = flag_name(field)
+    if hint is bool:
+        return click.option(f"{long}/--no-{long[2:]}", name, **common)
+    kind = _click_type(hint, meta["choices"])
+    nargs = meta["nargs"]
+    if nargs > 1:
+        return click.option(long, name, type=typing.get_args(hint)[0], nargs=nargs, metavar=meta["metavar"], **common)
+    return click.option(long, name, type=kind, metavar=meta["metavar"], **common)
+
+
+def options_from(cls: type, *, leave_out: Sequence[str] = ()) -> Callable[[F], F]:
+    """One command-line flag per field of a settings class, in the order of its fields."""
+
+    def decorate(function: F) -> F:
+        for field in reversed(dataclasses.fields(cls)):
+            if field.name not in leave_out and field.metadata.get("help"):
+                function = option_for(cls, field.name)(function)
+        return function
+
+    return decorate
+
+
+def resolve(base: C, flags: Mapping[str, Any], *, config_file: Path | None = None) -> C:
+    """`base` with the values of a JSON file and of the given flags (None means "not given") on top.
+
+    Raises:
+        ConfigError: The file has an unknown field, or a value fails the class's own checks.
+    """
+    changes: dict[str, Any] = {}
+    names = {f.name for f in dataclasses.fields(base)}  # type: ignore[arg-type]
+    if config_file is not None:
+        changes.update(read_settings(config_file, names))
+    for field in dataclasses.fields(base):  # type: ignore[arg-type]
+        value = flags.get(field.name)
+        if value is not None and value != ():
+            changes[field.name] = value
+    return dataclasses.replace(base, **{name: _like(typing.get_type_hints(type(base))[name], value) for name, value in changes.items()})  # type: ignore[type-var]
+
+
+def read_settings(path: Path, names: set[str]) -> dict[str, Any]:
+    """The object in a JSON settings file, refused if it has a field nobody knows."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        raise ConfigError("--config is not a readable JSON file", fix="give the config.json of a run folder") from None
+    if not isinstance(values, dict):
+        raise ConfigError("--config holds no JSON object", fix="give the config.json of a run folder")
+    unknown = sorted(set(values) - names)
+    if unknown:
+        raise ConfigError(
+            f"--config has unknown settings: {', '.join(unknown)}", fix="remove them, or use the medgan version that wrote the file"
+        )
+    return values
+
+
+def _like(hint: Any, value: Any) -> Any:
+    """A value as read from JSON or click, in the type of its field."""
+    if isinstance(value, list):
+        return tuple(value)
+    if hint is Path or (typing.get_origin(hint) in (typing.Union, types.UnionType) and Path in typing.get_args(hint)):
+        return Path(value) if isinstance(value, str) else value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A settings object as JSON values (tuples become lists, paths text)."""
+    result = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, tuple):
+            value = list(value)
+        elif isinstance(value, Path):
+            value = str(value)
+        result[field.name] = value
+    return result

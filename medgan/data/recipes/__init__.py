@@ -1,0 +1,1 @@
+"""What is done to the scans of each known data set: one file each."""

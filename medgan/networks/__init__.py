@@ -1,0 +1,11 @@
+"""The GAN families. NETWORKS names them."""
+
+from medgan.registry import Registry
+
+NETWORKS = Registry(
+    "family",
+    {
+        "stylegan2": "medgan.networks.stylegan2:FAMILY",
+    },
+    group="medgan.networks",
+)

@@ -1,0 +1,76 @@
+"""What a person sees while a stage runs: a bar on a terminal, one plain flushed line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from medgan.runs import utc_now
+
+# One line in 30 s keeps a week's log of a platform below 2 MB; XNAT holds a run's log as one string in memory.
+SECONDS_BETWEEN_LINES = 30.0
+
+Step = Callable[[int, int], None]
+"""Called as `step(done, total)` by long functions; rooms take one and know nothing of terminals."""
+
+
+def nothing(done: int, total: int) -> None:
+    """A `Step` that shows nothing."""
+
+
+class PlainLine:
+    """Plain lines `TIME PROGRESS name=value ...`, at most one per 30 s but always the first and the last."""
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stream = stream or sys.stderr
+        self.clock = clock
+        self._last: float | None = None
+
+    def __call__(self, fields: dict[str, str], *, final: bool = False) -> None:
+        """Write the fields as one line, or nothing when the last line is too young."""
+        now = self.clock()
+        if not final and self._last is not None and now - self._last < SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        words = " ".join(f"{name}={value}" for name, value in fields.items())
+        print(f"{utc_now()} PROGRESS {words}", file=self.stream, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: `42s`, `3m20s`, `1h37m`, `2d04h`."""
+    whole = round(max(seconds, 0))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Step]:
+    """A progress bar called `title` on a terminal, plain PROGRESS lines elsewhere; yields its `Step`."""
+    if not sys.stderr.isatty():
+        line = PlainLine()
+
+        def plain(done: int, total: int) -> None:
+            percent = 100 * done // max(total, 1)
+            line({"stage": title.replace(" ", "-"), "done": f"{done}/{total}", "pct": str(percent)}, final=done >= total)
+
+        yield plain
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=None)
+
+        def step(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield step

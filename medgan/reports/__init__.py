@@ -1,0 +1,1 @@
+"""Results of all stages in, one HTML file out."""

@@ -1,0 +1,163 @@
+"""The output folder of a stage: file names, provenance (run.json) and writes that leave nothing half-written.
+
+Every write goes to a temporary name beside its target, is synced, and is renamed: a kill at any moment leaves the old
+file or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import medgan
+from medgan.errors import OutputError
+
+CONFIG = "config.json"
+PROVENANCE = "run.json"
+LOG = "log.txt"
+STATS = "stats.jsonl"
+STATUS = "status.json"
+EVALUATIONS = "metrics.jsonl"
+METRICS = "metrics.json"
+STATE = "checkpoint/state.pt"
+BUNDLE = "bundle"
+DATASET = "dataset"
+SYNTHETIC = "synthetic"
+SNAPSHOTS = "snapshots"
+REPORT = "report.html"
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes files private; results belong to whoever may read the folder.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, as UTF-8."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically: indented, keys in the order given."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_json(path: Path, value: Any) -> None:
+    """Append one line to a JSON-lines file; a line torn by a kill is dropped by `read_json_lines`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; a missing file is empty, a torn last line is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def check_writable(folder: Path, name: str) -> None:
+    """Make `folder` and prove that a file can be written in it.
+
+    Args:
+        folder: The folder; made when missing.
+        name: What to call it in the message, e.g. `/output` or `--out`.
+
+    Raises:
+        OutputError: It cannot be written; the message names both owners.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".medgan-write-test"):
+            pass
+    except OSError as error:
+        existing = next(p for p in [folder, *folder.parents] if p.exists())
+        status = existing.stat()
+        raise OutputError(
+            f"uid {os.geteuid()} cannot write {name} (owner {status.st_uid}, mode {status.st_mode & 0o7777:04o}, {error.strerror})",
+            fix=f"--user {status.st_uid}:{status.st_gid}, or make the folder writable",
+        ) from None
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def utc_now() -> str:
+    """The time in ISO 8601, UTC, to the second: `2026-01-31T12:00:00Z`."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def commit() -> str:
+    """The commit this code is from: git in a checkout, MEDGAN_COMMIT in an image, else `unknown`."""
+    if value := os.environ.get("MEDGAN_COMMIT"):
+        return value
+    root = Path(medgan.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "unknown"
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return "unknown"
+
+
+def provenance(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], *, started: str) -> dict[str, Any]:
+    """What made a result: version, commit, settings, inputs with checksums, machine and times.
+
+    Paths are absent, because a path of a scan may name a patient: the settings say what was asked, the checksums say of what.
+
+    Args:
+        stage: Name of the stage, e.g. `train`.
+        config: Its settings as JSON values; values that look like paths must already be left out by the caller.
+        inputs: Role -> checksum or identity of what went in.
+        started: `utc_now()` at the stage's start.
+    """
+    versions = {"medgan": medgan.__version__, "python": platform.python_version()}
+    for name in ("torch", "monai", "numpy", "scipy", "pydicom", "nibabel"):
+        if module := sys.modules.get(name):
+            versions[name] = str(getattr(module, "__version__", "?"))
+    return {
+        "stage": stage,
+        "commit": commit(),
+        "versions": versions,
+        "settings": dict(config),
+        "inputs": dict(inputs),
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "started": started,
+        "finished": utc_now(),
+    }

@@ -1,0 +1,1 @@
+"""Trained generator in, images out."""

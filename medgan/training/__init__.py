@@ -1,0 +1,1 @@
+"""Dataset in, trained generator out."""

@@ -1,0 +1,34 @@
+"""What every test may ask for: the developers' shared folder, golden numbers, real scans, pretrained weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Outside the suite's own processes no test reads the user's cache or settings by accident.
+for _name in [n for n in os.environ if n.startswith("MEDGAN_") and n not in ("MEDGAN_WEIGHTS", "MEDGAN_CACHE")]:
+    del os.environ[_name]
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("SHARED", ROOT.parent / "shared"))
+
+
+def _folder(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"shared/{name} is not beside this checkout (developers' reference data)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of reference numbers of the official code."""
+    return _folder("golden")
+
+
+@pytest.fixture(scope="session")
+def scans() -> Path:
+    """The folder of real scans for developers."""
+    return _folder("scans")
