@@ -6,6 +6,8 @@ METRICS = Registry(
     "metric",
     {
         "fid": "medgan.metrics.fid:FID",
+        "fid50k_full": "medgan.metrics.fid:FID50kFull",
+        "kid": "medgan.metrics.kid:KID",
     },
     group="medgan.metrics",
 )

@@ -1,0 +1,215 @@
+"""Features of a set of images, collected batch by batch, and the file that keeps them.
+
+What a metric gets is `Features`: count, mean and covariance in float64, and the rows themselves where somebody needs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from medgan.errors import DataError
+from medgan.runs import atomic
+
+if TYPE_CHECKING:
+    import torch
+
+Array = np.ndarray[Any, Any]
+
+# Changes whenever the same images would give other features, so that older files in a cache are passed over.
+VERSION = 1
+
+
+class Images(Protocol):
+    """A set of images of one size, read by index."""
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Sequence[int] | slice) -> Array:
+        """Images (N, C, H, W) uint8, C 1 or 3."""
+        ...
+
+
+class Extractor(Protocol):
+    """Turns 8-bit images into feature rows. Its constructor takes `weights`, `resize` and `device` and loads what it needs."""
+
+    name: str
+    sha256: str
+    resize: str
+    dim: int
+
+    def __call__(self, images: Array) -> torch.Tensor:
+        """Features (N, dim) float32 of images (N, C, H, W) uint8."""
+        ...
+
+
+class Features:
+    """Features of one set: moments in float64 always, rows where they were kept.
+
+    Args:
+        rows: (N, D) float32, or None where only moments were kept.
+        count: N.
+        total: Sum of the rows, (D,) float64.
+        outer: Sum of the rows' outer products, (D, D) float64.
+    """
+
+    def __init__(self, rows: Array | None, count: int, total: Array, outer: Array) -> None:
+        self.rows = rows
+        self.count = count
+        self.total = total
+        self.outer = outer
+
+    @classmethod
+    def of(cls, rows: Array) -> Features:
+        """Features from rows (N, D) that are all at hand."""
+        exact = np.asarray(rows, dtype=np.float64)
+        return cls(np.asarray(rows), len(exact), exact.sum(0), exact.T @ exact)
+
+    @property
+    def dim(self) -> int:
+        """D, the width of a row."""
+        return len(self.total)
+
+    @cached_property
+    def mean(self) -> Array:
+        """Mean row, (D,) float64."""
+        return self.total / self.count
+
+    def covariance(self, *, ddof: int) -> Array:
+        """Covariance (D, D) float64, sums divided by N - ddof."""
+        return self._scatter / (self.count - ddof)
+
+    def centred(self) -> Array:
+        """Rows less their mean, (N, D) float64."""
+        assert self.rows is not None
+        return np.asarray(self.rows, dtype=np.float64) - self.mean
+
+    @cached_property
+    def _scatter(self) -> Array:
+        if self.rows is not None and self.count <= 4 * self.dim:
+            # Two passes lose nothing to cancellation; for more rows the float64 sums are good to about 1e-13 anyway.
+            centred = self.centred()
+            return centred.T @ centred
+        return self.outer - self.count * np.outer(self.mean, self.mean)
+
+    @cached_property
+    def root(self) -> Array:
+        """A (D, r) with A A' = the scatter matrix, r its rank in float64: the costly half of a Fréchet distance, kept for the next."""
+        from scipy.linalg import eigh
+
+        values, vectors = eigh(self._scatter, driver="evd")
+        # Directions without variance give rounding noise of either sign; they add nothing to the distance.
+        kept = values > values[-1] * self.dim * np.finfo(np.float64).eps
+        return vectors[:, kept] * np.sqrt(values[kept])
+
+
+class Collector:
+    """Gathers feature rows batch by batch, moments in float64 on the device where the rows are.
+
+    Args:
+        dim: D, the width of a row.
+        keep: Keep all rows. Otherwise rows are kept only while there are at most D, where a distance needs them.
+    """
+
+    # Products of 512 rows at a time run near the peak of the machine; smaller batches are gathered first.
+    CHUNK = 512
+
+    def __init__(self, dim: int, *, keep: bool) -> None:
+        self.dim = dim
+        self.keep = keep
+        self.count = 0
+        self._rows: list[Array] = []
+        self._pending: list[torch.Tensor] = []
+        self._total: torch.Tensor | None = None
+        self._outer: torch.Tensor | None = None
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Count in rows (N, D).
+
+        Raises:
+            DataError: A feature is not a finite number.
+        """
+        self.count += len(rows)
+        self._pending.append(rows)
+        if sum(map(len, self._pending)) >= self.CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        import torch
+
+        if not self._pending:
+            return
+        rows = torch.cat(self._pending)
+        self._pending.clear()
+        exact = rows.double()
+        if not bool(torch.isfinite(exact).all()):
+            raise DataError("the extractor gave features that are not finite numbers")
+        if self._total is None or self._outer is None:
+            self._total = exact.new_zeros(self.dim)
+            self._outer = exact.new_zeros(self.dim, self.dim)
+        self._total += exact.sum(0)
+        self._outer.addmm_(exact.T, exact)
+        if self.keep or self.count <= self.dim:
+            self._rows.append(rows.cpu().numpy())
+        else:
+            self._rows.clear()
+
+    def finish(self) -> Features:
+        """Everything counted in so far.
+
+        Raises:
+            DataError: Nothing was.
+        """
+        self._flush()
+        if self._total is None or self._outer is None:
+            raise DataError("a set without images has no features", fix="give a set that holds images")
+        rows = np.concatenate(self._rows) if self._rows else None
+        return Features(rows, self.count, self._total.cpu().numpy(), self._outer.cpu().numpy())
+
+
+def identity(images: Images, batch: int = 256) -> str:
+    """What a set of images is, whatever it is called and wherever it lies: its own `identity`, else SHA-256 over shape and pixels."""
+    if own := getattr(images, "identity", None):
+        return str(own)
+    digest = hashlib.sha256()
+    for start in range(0, len(images), batch):
+        block = images.images(range(start, min(start + batch, len(images))))
+        digest.update(repr((block.shape[1:], str(block.dtype))).encode() + np.ascontiguousarray(block).tobytes())
+    return digest.hexdigest()
+
+
+def cache_path(folder: Path, images: Images, extractor: Extractor) -> Path:
+    """The file of one set's features: its name comes from the images, the extractor's weights and the resize rule, never from a path."""
+    key = [VERSION, extractor.name, extractor.sha256, extractor.resize, len(images), identity(images)]
+    return folder / f"features-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz"
+
+
+def load(path: Path, *, dim: int, keep: bool) -> Features | None:
+    """Features from a cache file; None where it is missing, damaged, or lacks rows that are needed."""
+    if not path.is_file():
+        return None
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as file:
+        count, total, outer = int(file["count"]), file["total"], file["outer"]
+        rows = file.get("rows")
+        if total.shape != (dim,) or outer.shape != (dim, dim) or (rows is not None and rows.shape != (count, dim)):
+            return None
+        if rows is None and (keep or count <= dim):
+            return None
+        return Features(rows, count, total, outer)
+    return None
+
+
+def save(path: Path, features: Features) -> None:
+    """Write features into a cache file."""
+    arrays = {"count": np.array(features.count), "total": features.total, "outer": features.outer}
+    if features.rows is not None:
+        arrays["rows"] = features.rows
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -1,0 +1,34 @@
+"""What a metric is: a frozen dataclass of its settings, called with keywords so that the sets cannot be swapped."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+from medgan.metrics.features import Features
+
+Result = dict[str, float | str]
+"""`value` and whatever else is needed to read it."""
+
+
+class Metric(Protocol):
+    """A comparison of two sets of features.
+
+    Attributes:
+        needs: What evaluation must bring: `moments` (mean and covariance are enough) or `features` (every row).
+        higher_is_better: Which way is up.
+        extractor: The features the name stands for; empty where any will do.
+        resize: The resize rule the name stands for; empty where any will do.
+        n_fake: The number of synthetic images the name stands for; 0 where any will do.
+        instead: The metric that is reported when there are fewer than `n_fake`; empty where `n_fake` is 0.
+    """
+
+    needs: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    extractor: ClassVar[str]
+    resize: ClassVar[str]
+    n_fake: ClassVar[int]
+    instead: ClassVar[str]
+
+    def __call__(self, *, real: Features, fake: Features) -> Result:
+        """The metric's value and what belongs to it."""
+        ...
