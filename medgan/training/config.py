@@ -1,0 +1,191 @@
+"""Settings of a training run, and the presets people ask for by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from medgan.config import setting
+from medgan.errors import ConfigError
+from medgan.networks import NETWORKS
+from medgan.training.augment import PIPES
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of `medgan train`. Lengths are counted in thousands of real images shown (kimg)."""
+
+    family: str = setting("stylegan2", "GAN family", choices=NETWORKS.names())
+    kimg: float = setting(25000.0, "length of the training in thousands of images shown", label="Training length (kimg)")
+    batch: int = setting(32, "images per step, over all GPUs")
+    batch_gpu: int = setting(0, "images per GPU at a time; 0 is batch / GPUs; less accumulates gradients")
+    gamma: float = setting(0.0, "weight of the R1 penalty; 0 derives 0.0002 x size^2 / batch, as the official auto preset")
+    mirror: bool = setting(False, "double the set by left-right flips (x-flip)")
+    augment: str = setting("ada", "augmentation of what the discriminator sees", choices=("none", "ada", "fixed"))
+    augment_p: float = setting(0.0, "start value of ADA's p, or the fixed p")
+    augment_pipe: str = setting("bgc", "transformations", choices=tuple(PIPES))
+    ada_target: float = setting(0.6, "mean sign of D on real images that ADA aims at")
+    ada_kimg: float = setting(500.0, "thousands of images in which ADA's p can move by one")
+    ada_max: float = setting(0.8, "upper bound of ADA's p; 0 for none, as the official code")
+    channel_base: int = setting(32768, "channels at resolution r are channel-base / r, at most channel-max")
+    channel_max: int = setting(512, "most channels of a layer")
+    map_layers: int = setting(8, "depth of the mapping network")
+    latent: int = setting(512, "size of z and w")
+    mbstd_group: int = setting(4, "group of the minibatch standard deviation")
+    lr_g: float = setting(0.002, "learning rate of the generator")
+    lr_d: float = setting(0.002, "learning rate of the discriminator")
+    beta1: float = setting(0.0, "first beta of Adam")
+    beta2: float = setting(0.99, "second beta of Adam")
+    ema_kimg: float = setting(0.0, "half-life of the generator's average in thousands of images; 0 is batch x 10 / 32")
+    ema_rampup: float = setting(0.05, "share of the images shown that bounds the half-life; 0 for no bound")
+    style_mixing: float = setting(0.9, "probability of style mixing; 0 is off")
+    pl_weight: float = setting(2.0, "weight of the path length penalty; 0 is off")
+    g_reg_interval: int = setting(4, "steps between path length penalties; 0 is off")
+    d_reg_interval: int = setting(16, "steps between R1 penalties; 0 is off")
+    w_avg_beta: float = setting(0.998, "decay of the running mean of w")
+    precision: str = setting("fp32", "arithmetic on a GPU", choices=("fp32", "tf32"))
+    tick_kimg: float = setting(4.0, "thousands of images between lines of statistics")
+    snapshot_ticks: int = setting(50, "ticks between snapshots (state, samples, metrics)")
+    metrics: tuple[str, ...] = setting(
+        ("fid",), "what is measured at snapshots, the first one chooses the best; empty for none", metavar="A,B"
+    )
+    metric_images: int = setting(50000, "generated images per measurement during training")
+    seed: int = setting(0, "seed of weights, order and all draws")
+    time_budget: str = setting("", "stop after this long, e.g. 20h or 30m; the state is saved", metavar="TIME")
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("batch", 1),
+            ("kimg", 0.001),
+            ("tick_kimg", 0.001),
+            ("snapshot_ticks", 1),
+            ("latent", 1),
+            ("map_layers", 1),
+            ("channel_base", 1),
+            ("channel_max", 1),
+            ("mbstd_group", 1),
+            ("metric_images", 2),
+            ("ada_kimg", 1e-6),
+        ):
+            _at_least(name, getattr(self, name), least)
+        for name in (
+            "batch_gpu",
+            "gamma",
+            "augment_p",
+            "ada_max",
+            "ema_kimg",
+            "ema_rampup",
+            "pl_weight",
+            "g_reg_interval",
+            "d_reg_interval",
+            "seed",
+        ):
+            _at_least(name, getattr(self, name), 0)
+        for name in ("beta1", "beta2", "style_mixing", "w_avg_beta"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)} is not between 0 and 1")
+        if self.batch_gpu and self.batch % self.batch_gpu:
+            divisors = [n for n in range(1, self.batch + 1) if self.batch % n == 0 and n <= self.batch_gpu]
+            raise ConfigError(f"--batch {self.batch} is not divisible by --batch-gpu {self.batch_gpu}", fix=f"--batch-gpu {divisors[-1]}")
+        group = min(self.mbstd_group, self.round_size)
+        if self.round_size % group:
+            raise ConfigError(
+                f"--batch-gpu {self.round_size} is not divisible by --mbstd-group {group}",
+                fix=f"--mbstd-group {_largest_divisor(self.round_size, group)}",
+            )
+        if self.g_reg_interval and self.pl_weight and self.round_size < 2:
+            raise ConfigError("the path length penalty needs --batch-gpu 2 or more", fix="--batch-gpu 2, or --pl-weight 0")
+        seconds(self.time_budget)
+
+    @property
+    def round_size(self) -> int:
+        """Images of one round of accumulation."""
+        return self.batch_gpu or self.batch
+
+    def r1_gamma(self, size: int) -> float:
+        """Weight of R1 for images of `size` pixels."""
+        return self.gamma or 0.0002 * size**2 / self.batch
+
+    @property
+    def ema_half_life(self) -> float:
+        """Half-life of G_ema in images."""
+        return (self.ema_kimg or self.batch * 10 / 32) * 1000
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise ConfigError(f"--{name.replace('_', '-')} {value:g} is less than {least:g}")
+
+
+def _largest_divisor(n: int, most: int) -> int:
+    return next(d for d in range(most, 0, -1) if n % d == 0)
+
+
+def seconds(text: str) -> float:
+    """`20h`, `30m`, `90s`, `1h30m` or a plain number of seconds; empty is 0 (no limit).
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    text = text.strip().lower()
+    if not text:
+        return 0.0
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
+    total = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True)) if match else 0.0
+    if total <= 0:
+        raise ConfigError(f"--time-budget {text} is not a length of time", fix="--time-budget 20h")
+    return total
+
+
+def _stylegan2(size: int, gpus: int) -> TrainConfig:  # noqa: ARG001
+    return TrainConfig(gamma=10.0, ada_max=0.0)
+
+
+def _auto(size: int, gpus: int) -> TrainConfig:
+    """The official `auto`: batch, learning rate and R1 weight derived from size and GPUs."""
+    batch = max(min(gpus * min(4096 // size, 32), 64), gpus)
+    rate = 0.002 if size >= 1024 else 0.0025
+    return TrainConfig(
+        batch=batch,
+        mbstd_group=max(min(batch // gpus, 4), 1),
+        channel_base=32768 if size >= 512 else 16384,
+        lr_g=rate,
+        lr_d=rate,
+        gamma=0.0002 * size**2 / batch,
+        map_layers=2,
+        w_avg_beta=0.995,
+        ada_max=0.0,
+    )
+
+
+# fmt: off
+# Official tables of stylegan2-ada-pytorch (STYLEGAN2-ADA.md 6.5): no EMA ramp-up, w_avg 0.995, betas (0, 0.99).
+_PAPER = replace(TrainConfig(), ema_rampup=0.0, w_avg_beta=0.995, ada_max=0.0)
+PRESETS: dict[str, Callable[[int, int], TrainConfig]] = {
+    # arXiv 2210.03786; gamma is assumed (not stated there; the same group's later study uses it).
+    "paper-2210.03786": lambda size, gpus: TrainConfig(batch=32, gamma=8.2, beta1=0.9, mirror=True, ada_max=0.0, metrics=("fid50k_full",)),
+    "stylegan2": _stylegan2,
+    "paper256":  lambda size, gpus: replace(_PAPER, batch=64, mbstd_group=8, channel_base=16384, lr_g=0.0025, lr_d=0.0025, gamma=1.0, ema_kimg=20.0),
+    "paper512":  lambda size, gpus: replace(_PAPER, batch=64, mbstd_group=8, channel_base=32768, lr_g=0.0025, lr_d=0.0025, gamma=0.5, ema_kimg=20.0),
+    "paper1024": lambda size, gpus: replace(_PAPER, batch=32, mbstd_group=4, channel_base=32768, lr_g=0.0020, lr_d=0.0020, gamma=2.0, ema_kimg=10.0),
+    "auto": _auto,
+    # A CPU or one small GPU: a few hours for a first impression.
+    "quick": lambda size, gpus: TrainConfig(kimg=200, batch=16, channel_base=4096, channel_max=128, latent=128, map_layers=4, mirror=True, ada_kimg=50, ema_kimg=2, tick_kimg=2, snapshot_ticks=10, metric_images=2048),
+    # Minutes on two cores: every part of the way runs, nothing is science.
+    "demo": lambda size, gpus: TrainConfig(kimg=4, batch=16, channel_base=1024, channel_max=64, latent=64, map_layers=2, mirror=True, gamma=1.0, lr_g=0.0025, lr_d=0.0025, ada_kimg=10, ema_kimg=0.25, ema_rampup=0.0, tick_kimg=0.25, snapshot_ticks=4, metric_images=256, pl_weight=0.0),
+}
+# fmt: on
+
+
+def preset(name: str, *, size: int, gpus: int = 1) -> TrainConfig:
+    """The settings called `name` for images of `size` pixels on `gpus` devices; the defaults for an empty name.
+
+    Raises:
+        ConfigError: No such preset.
+    """
+    if not name:
+        return TrainConfig()
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset '{name}'", fix=f"one of {', '.join(PRESETS)}")
+    return PRESETS[name](size, gpus)

@@ -1,0 +1,188 @@
+"""Everything a run needs to go on exactly: networks, optimizers, averages, counters; saved as one file."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medgan.config import to_json
+from medgan.errors import DataError, ResumeError
+from medgan.networks import NETWORKS
+from medgan.runs import atomic
+from medgan.training.config import TrainConfig
+
+# What may differ between a run and its continuation: length, stops, and what is looked at on the way.
+FREE = ("kimg", "time_budget", "metrics", "metric_images", "tick_kimg", "snapshot_ticks")
+FORMAT = 1
+
+
+@dataclass
+class State:
+    """Networks, optimizers and counters of a run.
+
+    Attributes:
+        G: Generator in training.
+        D: Discriminator.
+        G_ema: Its running average, which makes the images.
+        G_opt: Adam of G, shared by its main and regularisation phases.
+        D_opt: Adam of D.
+        pl_mean: Running mean of path lengths, shape ().
+        p: Augmentation probability.
+        nimg: Real images shown so far.
+        step: Optimisation steps so far.
+        tick: Ticks so far.
+        tick_start: nimg at the start of the running tick.
+        signs: Sum and count of the signs of real logits since the last adjustment of p, shape (2,).
+        best: Best snapshot so far: its kimg, the metric's name and value.
+        seconds: Training time so far, over all runs.
+    """
+
+    G: nn.Module
+    D: nn.Module
+    G_ema: nn.Module
+    G_opt: torch.optim.Optimizer
+    D_opt: torch.optim.Optimizer
+    pl_mean: Tensor
+    signs: Tensor
+    p: float = 0.0
+    nimg: int = 0
+    step: int = 0
+    tick: int = 0
+    tick_start: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+COUNTERS = ("p", "nimg", "step", "tick", "tick_start", "best", "seconds")
+
+
+def lazy_adam(parameters: Iterable[nn.Parameter], *, lr: float, beta1: float, beta2: float, interval: int) -> torch.optim.Adam:
+    """Adam for a network whose regulariser runs every `interval` steps (arXiv 1912.04958, appendix B, lazy regularisation).
+
+    Learning rate and betas are corrected by c = interval / (interval + 1): lr c, beta^c; interval 0 corrects nothing.
+    """
+    c = interval / (interval + 1) if interval else 1.0
+    trained = [p for p in parameters if p.requires_grad]
+    return torch.optim.Adam(trained, lr=lr * c, betas=(float(beta1**c), float(beta2**c)), eps=1e-8, fused=True)
+
+
+def network_arguments(config: TrainConfig, *, size: int, channels: int, c_dim: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Constructor arguments of generator and discriminator for a run."""
+    shared = {
+        "c_dim": c_dim,
+        "img_resolution": size,
+        "img_channels": channels,
+        "channel_base": config.channel_base,
+        "channel_max": config.channel_max,
+    }
+    generator = {
+        **shared,
+        "z_dim": config.latent,
+        "w_dim": config.latent,
+        "mapping_layers": config.map_layers,
+        "w_avg_beta": config.w_avg_beta,
+    }
+    return generator, {**shared, "mbstd_group_size": config.mbstd_group}
+
+
+def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: torch.device) -> State:
+    """A new run: weights drawn from the seed on the CPU, so that every device starts alike.
+
+    Raises:
+        DataError: The family does not accept images of this size.
+    """
+    family = NETWORKS.get(config.family)
+    if size not in family.sizes:
+        raise DataError(
+            f"the family {config.family} has no networks for {size} px",
+            fix=f"prepare with --size {max((s for s in family.sizes if s <= size), default=family.sizes[0])}",
+        )
+    torch.manual_seed(config.seed)
+    G_arguments, D_arguments = network_arguments(config, size=size, channels=channels, c_dim=c_dim)
+    G = family.generator(**G_arguments).train().to(device)
+    D = family.discriminator(**D_arguments).train().to(device)
+    return State(
+        G=G,
+        D=D,
+        G_ema=copy.deepcopy(G).eval().requires_grad_(False),
+        G_opt=lazy_adam(G.parameters(), lr=config.lr_g, beta1=config.beta1, beta2=config.beta2, interval=config.g_reg_interval),
+        D_opt=lazy_adam(D.parameters(), lr=config.lr_d, beta1=config.beta1, beta2=config.beta2, interval=config.d_reg_interval),
+        pl_mean=torch.zeros([], device=device),
+        signs=torch.zeros(2, dtype=torch.float64, device=device),
+        p=config.augment_p if config.augment != "none" else 0.0,
+    )
+
+
+def save(state: State, path: Path, *, config: TrainConfig, dataset_identity: str, sampler: dict[str, Any]) -> None:
+    """Write the state atomically; `load` continues from it exactly."""
+    content = {
+        "format": FORMAT,
+        "config": to_json(config),
+        "dataset": dataset_identity,
+        "G": state.G.state_dict(),
+        "D": state.D.state_dict(),
+        "G_ema": state.G_ema.state_dict(),
+        "G_opt": state.G_opt.state_dict(),
+        "D_opt": state.D_opt.state_dict(),
+        "pl_mean": state.pl_mean,
+        "signs": state.signs,
+        "counters": {name: getattr(state, name) for name in COUNTERS},
+        "sampler": sampler,
+    }
+    with atomic(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load(state: State, path: Path, *, config: TrainConfig, dataset_identity: str, device: torch.device) -> dict[str, Any]:
+    """Continue from a saved state; returns the sampler's part.
+
+    Raises:
+        ResumeError: The file cannot be read, or belongs to another dataset, seed or configuration (each field is named).
+    """
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        saved, other = content["config"], content["dataset"]
+    except Exception as error:
+        raise ResumeError(f"the saved state cannot be read ({type(error).__name__})", fix="--resume new") from None
+    if content["format"] != FORMAT:
+        raise ResumeError(
+            f"the saved state has format {content['format']}, this version reads {FORMAT}",
+            fix="use the medgan version that wrote it, or --resume new",
+        )
+    now = to_json(config)
+    differing = [f"{name} {saved.get(name)} -> {now[name]}" for name in now if name not in FREE and saved.get(name) != now[name]]
+    if other != dataset_identity:
+        differing.append(f"dataset {other[:12]} -> {dataset_identity[:12]}")
+    if differing:
+        raise ResumeError("; ".join(differing), fix="--resume new, or the settings and data of the saved run")
+    for name in ("G", "D", "G_ema", "G_opt", "D_opt"):
+        getattr(state, name).load_state_dict(content[name])
+    state.pl_mean, state.signs = content["pl_mean"], content["signs"]
+    for name in COUNTERS:
+        setattr(state, name, content["counters"][name])
+    return content["sampler"]
+
+
+def step_seed(seed: int, rank: int, nimg: int) -> int:
+    """One 63-bit number per (seed, rank, nimg): reseeding with it replaces saved generator states."""
+    digest = hashlib.sha256(f"{seed} {rank} {nimg}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def update_average(state: State, config: TrainConfig, *, images: int) -> None:
+    """Move G_ema towards G before `images` are counted (arXiv 1710.10196, section 4); buffers are copied."""
+    half_life = config.ema_half_life
+    if config.ema_rampup:
+        half_life = min(half_life, state.nimg * config.ema_rampup)
+    beta = 0.5 ** (images / max(half_life, 1e-8))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(state.G_ema.parameters()), list(state.G.parameters()), 1 - beta)
+        for average, buffer in zip(state.G_ema.buffers(), state.G.buffers(), strict=True):
+            average.copy_(buffer)
