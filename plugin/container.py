@@ -1,0 +1,266 @@
+"""The entry point of the image: folders, banner, log, outputs and exit code around one job.
+
+`python -m plugin train|check` under the contract of docs/decisions/0005-platform-contract.md. What a job does is `medgan.commands.job`'s
+business; what surrounds it on a platform (XNAT, a DGX, a scheduler) is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+import medgan
+from medgan.cli import as_problem, run_and_exit
+from medgan.config import environment_name, options_from, resolve
+from medgan.errors import ConfigError, MedganError, redacted_trace
+from medgan.runs import atomic, check_writable, commit, utc_now, write_json, write_text
+from plugin.surroundings import Folders, banner, check_input, default_work, prepare_output, redirect_caches, refuse_left_over_keys
+
+RESOURCES = ("report", "synthetic", "metrics", "model", "checkpoint")
+"""The sub-folders of /output, one per XNAT resource. XNAT takes every child of each and refuses an empty one."""
+
+DEFAULTS = {"input": Path("/input"), "output": Path("/output"), "weights": Path("/weights")}
+
+Run = Callable[..., Any]
+"""`run_job(config, input=, output=, work=, weights=, run_name=, check_only=)`, which fills the folders of RESOURCES."""
+
+
+def main() -> None:
+    """Run the command line in `sys.argv` and end the process with the exit code of the contract."""
+
+    def body() -> Any:
+        refuse_left_over_keys(os.environ)
+        from medgan.commands.job import JobConfig, run_job
+
+        return program(JobConfig, run_job).main(prog_name="python -m plugin", standalone_mode=False)
+
+    run_and_exit(body)
+
+
+def program(settings: type, run: Run) -> click.Group:
+    """The command line of the container.
+
+    Args:
+        settings: The job's settings class; each of its fields becomes an option and a MEDGAN_ variable.
+        run: The job.
+    """
+
+    @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+    @click.version_option(medgan.__version__, prog_name="medgan plugin")
+    def group() -> None:
+        """The job of medgan on a platform: scans in /input; report, images, metrics and model in /output."""
+
+    for name, check_only, text in (
+        ("train", False, "Scans to synthetic images, metrics, model and report."),
+        ("check", True, "Stop after the data check: what would be trained on, without training (no GPU needed)."),
+    ):
+        group.add_command(_command(settings, run, name, check_only, text))
+    return group
+
+
+def _command(settings: type, run: Run, name: str, check_only: bool, text: str) -> click.Command:
+    @click.command(name, help=text, epilog="Every option also reads MEDGAN_<OPTION>; a blank value means the default.")
+    @_folder("input", "scans as they are: folder, XNAT archive tree, dataset zip  [default: /input]")
+    @_folder("output", "results only, one sub-folder per kind  [default: /output]")
+    @_folder("work", "scratch, may be deleted afterwards  [default: a folder under $TMPDIR]")
+    @_folder("weights", "pretrained files  [default: /weights]")
+    @click.option(
+        "--run-name", envvar="MEDGAN_RUN_NAME", help="sub-folder of this run in every result folder  [default: in XNAT, run-<workflow id>]"
+    )
+    @click.option("--quiet", is_flag=True, default=False, envvar="MEDGAN_QUIET", help="no banner")
+    @options_from(settings)
+    def command(
+        input: Path | None, output: Path | None, work: Path | None, weights: Path | None, run_name: str | None, quiet: bool, **flags: Any
+    ) -> None:
+        config = resolve(settings(), flags)
+        folders = Folders(
+            input=input or DEFAULTS["input"],
+            output=output or DEFAULTS["output"],
+            work=work or default_work(output or DEFAULTS["output"]),
+            weights=weights or (DEFAULTS["weights"] if DEFAULTS["weights"].is_dir() else None),
+        )
+        perform(run, config, folders, run_name=checked_run_name(run_name), check_only=check_only, quiet=quiet)
+
+    return command
+
+
+def _folder(name: str, text: str) -> Callable[[Any], Any]:
+    return click.option(f"--{name}", type=click.Path(path_type=Path), envvar=environment_name(name), metavar="DIR", help=text)
+
+
+def checked_run_name(given: str | None) -> str:
+    """The run's name: as given, in XNAT `run-<workflow id>`, else none.
+
+    XNAT merges a second run into the same resource and overwrites equal names, so its runs always get a folder of their own.
+
+    Raises:
+        ConfigError: The name is not a plain folder name.
+    """
+    name = given or (f"run-{os.environ['XNAT_WORKFLOW_ID']}" if os.environ.get("XNAT_WORKFLOW_ID") else "")
+    if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
+        raise ConfigError("--run-name is not a plain folder name", fix="use letters, digits, dots, dashes and underscores")
+    return name
+
+
+def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_only: bool, quiet: bool) -> None:
+    """Run one job between its folders; print RESULT as the last line of stdout.
+
+    Raises:
+        MedganError: Whatever went wrong, with its exit code; report/error.json and report/run.log are written where the output allows it.
+    """
+    prepare_output(folders.output, _shown("output", folders.output))
+    check_writable(folders.work, "the scratch folder (--work)")
+    redirect_caches(folders.work)
+    report = folders.output / "report" / run_name
+    (report / "error.json").unlink(missing_ok=True)
+    with recorded(folders.work) as log:
+        try:
+            if not quiet:
+                print("\n".join(banner(folders)), file=sys.stderr, flush=True)
+            check_input(folders.input, _shown("input", folders.input))
+            result = run(
+                config,
+                input=folders.input,
+                output=folders.output,
+                work=folders.work,
+                weights=folders.weights,
+                run_name=run_name,
+                check_only=check_only,
+            )
+            fill(folders.output, run_name, "the data check does not make this" if check_only else "this run made nothing here")
+        except Exception as error:
+            problem = _problem(error)
+            with contextlib.suppress(OSError):
+                _leave_failure(report, problem, error, log)
+            raise problem from None
+        with atomic(report / "run.log") as temporary:
+            shutil.copyfile(log, temporary)
+    print(result_line(result), flush=True)
+
+
+def _shown(name: str, folder: Path) -> str:
+    """`/input` for the default, else the option: the path itself may name a patient."""
+    return str(folder) if folder == DEFAULTS[name] else f"--{name}"
+
+
+def _problem(error: Exception) -> MedganError:
+    problem = as_problem(error)
+    if problem is not error and problem.code == MedganError.code:
+        return MedganError(f"{problem.message}; see report/error.json")
+    return problem
+
+
+def _leave_failure(report: Path, problem: MedganError, error: Exception, log: Path) -> None:
+    """Write error.json and run.log, the two files of a job that failed."""
+    write_json(
+        report / "error.json",
+        {
+            "code": problem.code,
+            "exit_code": problem.exit_code,
+            "message": problem.message,
+            "fix": problem.fix,
+            "trace": redacted_trace(error),
+            "version": medgan.__version__,
+            "commit": commit(),
+            "time": utc_now(),
+        },
+    )
+    write_text(report / "run.log", log.read_text(encoding="utf-8") + problem.line + "\n")
+
+
+def fill(output: Path, run_name: str, reason: str) -> None:
+    """Give every result folder at least one file.
+
+    XNAT answers a missing or empty output with an error or an empty resource, so a folder without results says why.
+    """
+    for name in RESOURCES:
+        folder = output / name / run_name
+        folder.mkdir(parents=True, exist_ok=True)
+        if next(folder.iterdir(), None) is None:
+            write_text(folder / "README.txt", f"{name}: {reason}.\n")
+
+
+def result_line(result: Any) -> str:
+    """`RESULT status=complete kimg=1000 ...` from what the job returns."""
+    words = " ".join(f"{name}={value}" for name, value in result.fields().items())
+    return f"RESULT {words}"
+
+
+class Tee:
+    """Standard error and the run's log at once; never a terminal, so that nobody draws bars or colours into it."""
+
+    encoding = "utf-8"
+
+    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+        self.terminal, self.log = terminal, log
+
+    def write(self, text: str) -> int:
+        self.log.write(text)
+        return self.terminal.write(text)
+
+    def flush(self) -> None:
+        self.log.flush()
+        self.terminal.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return self.terminal.fileno()
+
+
+@contextlib.contextmanager
+def recorded(work: Path) -> Iterator[Path]:
+    """Keep what we say on stderr in a log file, and what other libraries say out of sight.
+
+    Image libraries quote header values and file names in warnings, on Python's level and on C's (ITK writes to the descriptor itself);
+    both may name a patient. They go to work/native.log, which is scratch and no result. MEDGAN_DEBUG lets everything through.
+
+    Yields:
+        The path of the log of our own lines.
+    """
+    path = work / "run.log"
+    path.unlink(missing_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    stdout, stderr = os.dup(1), os.dup(2)
+    ours = logging.getLogger("medgan")
+    former = (sys.stdout, sys.stderr, ours.level, ours.propagate)
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(path.open("w", encoding="utf-8", buffering=1))
+        terminal = stack.enter_context(os.fdopen(stderr, "w", encoding="utf-8", buffering=1))
+        if not os.environ.get("MEDGAN_DEBUG"):
+            native = stack.enter_context((work / "native.log").open("w", encoding="utf-8", errors="replace"))
+            os.dup2(native.fileno(), 1)
+            os.dup2(native.fileno(), 2)
+            sys.stdout = native
+            others = logging.StreamHandler(native)
+            logging.getLogger().addHandler(others)  # a root without a handler would print on our stderr
+            stack.callback(logging.getLogger().removeHandler, others)
+            logging.captureWarnings(True)
+            stack.callback(logging.captureWarnings, False)
+        sys.stderr = Tee(terminal, log)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
+        try:
+            yield path
+        finally:
+            sys.stderr.flush()
+            ours.removeHandler(handler)
+            sys.stdout, sys.stderr, level, ours.propagate = former
+            ours.setLevel(level)
+            os.dup2(stdout, 1)
+            os.dup2(terminal.fileno(), 2)
+            os.close(stdout)
