@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from medgan.metrics import EXTRACTORS, METRICS
 from medgan.metrics.features import Array, Collector, Extractor, Features, Images, cache_path, load, save
 from medgan.metrics.metric import Metric
 from medgan.progress import Step, nothing
+
+log = logging.getLogger(__name__)
 
 Sampler = Callable[[int, int], Array]
 """`sample(start, count)` gives synthetic images number start ... start + count - 1 as (count, C, H, W) uint8."""
@@ -105,7 +108,11 @@ class Evaluator:
         if features is None:
             features = self._collect(_batches(real, len(real), self.batch), len(real), step)
             if path:
-                save(path, features)
+                try:
+                    save(path, features)
+                except OSError as error:
+                    # A cache that cannot be written costs time, never a result.
+                    log.warning("features of the real set were not kept for next time: %s", error.strerror)
         self._real = features
 
     def evaluate(
