@@ -1,0 +1,307 @@
+"""Scans to a dataset, as a recipe says: find, match, cut, split, write.
+
+Order and split of the images follow from the scans' content, not from pseudonyms, folder names or the number of workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medgan.config import setting, to_json
+from medgan.data import RECIPES
+from medgan.data.pseudonyms import pseudonyms_from
+from medgan.data.recipe import OTHER_PRESETS, PLANES, SIZES, WINDOW_PRESETS, Recipe, preset_changes
+from medgan.errors import ConfigError, DataError, InputError, MedganError
+from medgan.progress import Step, nothing
+from medgan.runs import check_writable, utc_now
+
+if TYPE_CHECKING:
+    from medgan.data.masks import LabelMap, Match
+    from medgan.data.results import Piece
+    from medgan.data.scans import Excluded, Found, Scan
+    from medgan.data.slices import Job, Outcome
+
+# A worker imports MONAI for seconds, which three scans do not win back.
+FEWEST_SCANS_FOR_WORKERS = 4
+MOST_WORKERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Settings of `medgan prepare`."""
+
+    recipe: str = setting("ct-liver", "what is done to the scans; `medgan info` lists the recipes")
+    masks: str = setting("", "label maps: a file or a folder (else label maps among the scans are found)", metavar="PATH")
+    mask_label: int = setting(0, "keep slices with this label (0: the recipe's own, -1: every slice, no label map needed)")
+    window: tuple[float, ...] = setting((), "window level and width in the scan's unit, instead of the recipe's", nargs=2, metavar="L W")
+    window_preset: str = setting("", "a named window instead of the recipe's", choices=("", *WINDOW_PRESETS, *OTHER_PRESETS))
+    size: int = setting(0, f"side of the images in pixels: {', '.join(map(str, SIZES))} (0: the recipe's own)")
+    plane: str = setting("", "axial, coronal or sagittal, instead of the recipe's", choices=("", *PLANES))
+    min_mask_pixels: int = setting(0, "a kept slice has at least so many pixels of the label (0: the recipe's own)")
+    held_out: float = setting(0.1, "share of the patients kept from training, for the privacy audit (from 10 patients on)")
+    pseudonym_key: str = setting("", "file with a secret that makes scan keys the same in every run", metavar="FILE")
+    workers: int = setting(0, "processes that read scans at once (0: by cores and scans)")
+    seed: int = setting(0, "seed of the split")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"--held-out {self.held_out:g} is no share from 0 to below 1")
+        if self.window and len(self.window) != 2:
+            raise ConfigError("--window takes two numbers", fix="--window 50 350")
+        if self.window and self.window_preset:
+            raise ConfigError("--window and --window-preset exclude each other")
+        if self.workers < 0 or self.min_mask_pixels < 0 or self.mask_label < -1:
+            raise ConfigError("--workers and --min-mask-pixels are 0 or more, --mask-label is -1 or more")
+        self.resolved()
+
+    def resolved(self) -> Recipe:
+        """The recipe with these settings on top.
+
+        Raises:
+            ConfigError: No such recipe, or a setting it cannot take.
+        """
+        recipe: Recipe = RECIPES.get(self.recipe)
+        changes: dict[str, Any] = {}
+        if self.window_preset:
+            changes |= preset_changes(self.window_preset)
+        if self.window:
+            changes |= {"intensity": "window", "preset": "", "level": float(self.window[0]), "width": float(self.window[1])}
+        if self.mask_label:
+            changes["mask_label"] = max(self.mask_label, 0)
+        for name in ("size", "plane", "min_mask_pixels"):
+            if value := getattr(self, name):
+                changes[name] = value
+        return dataclasses.replace(recipe, **changes)
+
+    def shown(self) -> dict[str, Any]:
+        """The settings as JSON values; paths, which may name a patient, only as whether they are given."""
+        return {**to_json(self), "masks": bool(self.masks), "pseudonym_key": bool(self.pseudonym_key)}
+
+
+def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = nothing) -> dict[str, Any]:
+    """Turn scans into a dataset: OUT.zip, OUT.held-out.zip where patients are held out, and the folder OUT.info.
+
+    Args:
+        config: Settings.
+        source: Folder with scans, or one file; only read.
+        out: Where the dataset goes; ends with `.zip`.
+        step: Progress, in scans.
+
+    Returns:
+        JSON values: kept (images of both zips), dropped {reason: n}, patients, scans, held_out (images), identity, size, channels, warnings.
+
+    Raises:
+        ConfigError: A setting cannot be.
+        InputError: The source is missing or empty.
+        DataError: No image is left; the message says why.
+        OutputError: OUT cannot be written.
+    """
+    started = utc_now()
+    if out.suffix != ".zip":
+        raise ConfigError("OUT must end with .zip")
+    recipe = config.resolved()
+    keys = pseudonyms_from(config.pseudonym_key)
+    if config.masks and not Path(config.masks).exists():
+        raise InputError("--masks names nothing that exists")
+    info, held_out_zip = out.with_suffix(".info"), out.with_suffix(".held-out.zip")
+
+    from medgan.data.results import Results
+    from medgan.data.scans import find_scans, walk
+
+    files = walk(source, [out, info, held_out_zip])
+    check_writable(out.parent, "OUT's folder")
+    found = find_scans(files)
+    scans, masks = _sort_volumes(found, config)
+    if not scans:
+        raise DataError(_no_scans(found), fix=_no_scans_fix(found))
+    scans = _of_modality(scans, recipe, found.excluded)
+    matches, warnings = _match(scans, masks, recipe, found.excluded)
+
+    with tempfile.TemporaryDirectory(prefix=".medgan-prepare-", dir=out.parent) as folder:
+        pieces = _cut_all(matches, recipe, Path(folder), config.workers, step)
+        pieces = _ordered(pieces, found.excluded)
+        kept = _without_duplicates(pieces, found.excluded)
+        if not any(piece.outcome.pictures for piece in kept):
+            raise _nothing_left(found, matches, recipe)
+        return Results(config, recipe, keys, found.excluded, kept, warnings, started).write(out, held_out_zip, info)
+
+
+def _sort_volumes(found: Found, config: PrepareConfig) -> tuple[list[Scan], list[LabelMap]]:
+    """Scans, and label maps: those of --masks, or those that lie among the scans."""
+    from medgan.data.masks import label_map
+    from medgan.data.scans import Excluded, content_identity, find_scans, volume_scan, walk
+
+    scans = list(found.scans)
+    named = find_scans(walk(Path(config.masks))).volumes if config.masks else []
+    named_paths = {volume.path.resolve() for volume in named}
+    masks = [mask for volume in named if (mask := label_map(volume))]
+    for volume in found.volumes:
+        if volume.path.resolve() in named_paths:
+            continue
+        if len(volume.shape) > 3:
+            reason = f"{len(volume.shape)}-D: a recipe for this data set must say which volume is meant"
+            found.excluded.append(Excluded(level="file", identity=content_identity(volume.path), reason=reason))
+        elif mask := label_map(volume):
+            # With --masks given, others among the scans are no scans either.
+            masks += [] if config.masks else [mask]
+        else:
+            scans.append(volume_scan(volume))
+    return scans, masks
+
+
+def _no_scans(found: Found) -> str:
+    reasons = Counter(item.reason for item in found.excluded)
+    listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
+    pictures = f"; {found.pictures} pictures" if found.pictures else ""
+    return f"no scan in the input ({listed or 'no file of a known format'}{pictures})"
+
+
+def _no_scans_fix(found: Found) -> str:
+    if found.pictures:
+        return "pictures of one size train without prepare: medgan train --data FOLDER"
+    return "give DICOM, NIfTI (.nii, .nii.gz), MetaImage (.mhd, .mha) or NRRD files"
+
+
+def _of_modality(scans: list[Scan], recipe: Recipe, excluded: list[Excluded]) -> list[Scan]:
+    from medgan.data.scans import Excluded
+
+    right = []
+    for scan in scans:
+        if recipe.modality and scan.modality and scan.modality != recipe.modality:
+            modality = scan.modality if scan.modality.isalpha() and len(scan.modality) <= 4 else "unknown"
+            reason = f"modality {modality}, the recipe takes {recipe.modality}"
+            excluded.append(Excluded(level="scan", identity=_identity(scan), reason=reason, count=scan.shape[2]))
+        else:
+            right.append(scan)
+    return right
+
+
+def _identity(scan: Scan) -> str:
+    from medgan.data.scans import content_identity
+
+    return scan.series or content_identity(scan.files[0])
+
+
+def _match(
+    scans: list[Scan], masks: list[LabelMap], recipe: Recipe, excluded: list[Excluded]
+) -> tuple[list[tuple[Scan, Match]], Counter[str]]:
+    """Each scan with its label map; scans that need one and have none are excluded."""
+    from medgan.data.masks import Match, match
+    from medgan.data.scans import Excluded
+
+    warnings: Counter[str] = Counter()
+    if recipe.mask_label == 0:
+        return [(scan, Match(None)) for scan in scans], warnings
+    pairs = []
+    for scan, found in zip(scans, match(scans, masks, recipe.mask_label), strict=True):
+        if found.warning:
+            warnings[found.warning] += 1
+        if found.mask is None:
+            excluded.append(Excluded(level="scan", identity=_identity(scan), reason=found.reason, count=scan.shape[2]))
+        pairs.append((scan, found))
+    return pairs, warnings
+
+
+def _cut_all(matches: Sequence[tuple[Scan, Match]], recipe: Recipe, folder: Path, workers: int, step: Step) -> list[Piece]:
+    from medgan.data.results import Piece
+    from medgan.data.slices import Job, cut_scan
+
+    chosen = [(scan, match) for scan, match in matches if match.mask or recipe.mask_label == 0]
+    jobs = [Job(scan=scan, mask=match.mask, recipe=recipe, spool=folder / f"{i:06d}") for i, (scan, match) in enumerate(chosen)]
+    count = min(workers or _usual_workers(len(jobs)), max(len(jobs), 1))
+    outcomes: dict[int, Outcome] = {}
+    step(0, len(jobs))
+    if count == 1:
+        for index, job in enumerate(jobs):
+            outcomes[index] = cut_scan(job)
+            step(index + 1, len(jobs))
+    else:
+        for index, outcome in _in_processes(jobs, count):
+            outcomes[index] = outcome
+            step(len(outcomes), len(jobs))
+    return [Piece(scan=job.scan, outcome=outcomes[index], spool=job.spool) for index, job in enumerate(jobs)]
+
+
+def _usual_workers(jobs: int) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if jobs < FEWEST_SCANS_FOR_WORKERS else min(cores, MOST_WORKERS)
+
+
+def _in_processes(jobs: Sequence[Job], count: int) -> Iterator[tuple[int, Outcome]]:
+    from medgan.data.slices import cut_scan
+
+    # A fork of this process may hang in torch's thread pool; a server that has only imported the reader is forked instead.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["medgan.data.slices"])
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+        futures = {pool.submit(cut_scan, job): index for index, job in enumerate(jobs)}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise MedganError("a process that reads scans was killed, most likely for its memory", fix="--workers 1") from None
+
+
+def _ordered(pieces: list[Piece], excluded: list[Excluded]) -> list[Piece]:
+    """Scans in the order of the dataset: patient by patient, both by content; those that failed are excluded."""
+    from medgan.data.scans import Excluded
+
+    good = []
+    for piece in pieces:
+        identity = piece.series if piece.outcome.content else _identity(piece.scan)
+        excluded += [dataclasses.replace(item, identity=item.identity or identity) for item in piece.outcome.excluded]
+        if piece.outcome.fault:
+            excluded.append(Excluded(level="scan", identity=identity, reason=piece.outcome.fault, count=piece.scan.shape[2]))
+            continue
+        piece.patient = piece.scan.patient or f"content {piece.outcome.content}"
+        good.append(piece)
+    contents: dict[str, list[str]] = defaultdict(list)
+    for piece in good:
+        contents[piece.patient].append(piece.outcome.content)
+    rank = {patient: sorted(found) for patient, found in contents.items()}
+    return sorted(good, key=lambda p: (rank[p.patient], p.patient, p.outcome.content, p.scan.place.parts))
+
+
+def _without_duplicates(pieces: list[Piece], excluded: list[Excluded]) -> list[Piece]:
+    """The first of equal images in different scans stays."""
+    from medgan.data.quality import DUPLICATE
+    from medgan.data.scans import Excluded
+    from medgan.data.slices import ranges
+
+    first: dict[str, int] = {}
+    for number, piece in enumerate(pieces):
+        twice = [picture for picture in piece.outcome.pictures if first.setdefault(picture.pixels, number) != number]
+        if twice:
+            indices = [picture.slice_index for picture in twice]
+            excluded.append(Excluded(level="slice", identity=piece.series, reason=DUPLICATE, count=len(indices), slices=ranges(indices)))
+            piece.outcome.pictures = [picture for picture in piece.outcome.pictures if picture not in twice]
+    return pieces
+
+
+def _nothing_left(found: Found, matches: Sequence[tuple[Scan, Match]], recipe: Recipe) -> DataError:
+    total = sum(scan.shape[2] for scan, _ in matches) or sum(item.count for item in found.excluded if item.level == "scan")
+    reasons: Counter[str] = Counter()
+    for item in found.excluded:
+        reasons[item.reason] += item.count
+    seen = sorted({label for _, match in matches for label in match.labels_seen})
+    fitting = any(match.labels_seen for _, match in matches)
+    if recipe.mask_label and matches and fitting and not any(match.mask for _, match in matches):
+        shown = ", ".join(map(str, seen[:20])) + (", ..." if len(seen) > 20 else "")
+        return DataError(
+            f"0 of {total} slices kept: no voxel of label {recipe.mask_label}; labels seen: {shown}", fix=f"--mask-label {seen[0]}"
+        )
+    listed = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
+    fix = ""
+    if recipe.mask_label and matches and not any(match.mask for _, match in matches):
+        fix = "--masks PATH with label maps of these scans, or --mask-label -1 to keep every slice"
+    return DataError(f"0 of {total} slices kept: {listed}", fix=fix)

@@ -1,0 +1,216 @@
+"""What `prepare` leaves on disk: the zips, and a folder of facts about them. Everything that leaves is under keys."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medgan.data.dataset import COLUMNS, MANIFEST, RECIPE, csv_text, identity_of, image_name, open_dataset, save_sheet, write_dataset
+from medgan.data.geometry import MOST_UPSAMPLING
+from medgan.data.pseudonyms import Pseudonyms
+from medgan.data.recipe import Recipe
+from medgan.data.scans import Excluded, Scan
+from medgan.data.slices import PERCENTILES, Outcome
+from medgan.data.splits import held_out_patients
+from medgan.errors import DiskError
+from medgan.runs import provenance, write_json, write_text
+
+if TYPE_CHECKING:
+    from medgan.data.prepare import PrepareConfig
+
+FEWEST_SLICES_ADVISED = 1000
+FEWEST_PATIENTS_ADVISED = 30
+
+
+@dataclass(kw_only=True)
+class Piece:
+    """A scan that was cut, and its place in the order."""
+
+    scan: Scan
+    outcome: Outcome
+    spool: Path
+    patient: str = ""
+
+    @property
+    def series(self) -> str:
+        return self.scan.series or self.outcome.content
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+class Results:
+    """Writes what was cut: the zips and the folder of facts about them."""
+
+    def __init__(
+        self,
+        config: PrepareConfig,
+        recipe: Recipe,
+        keys: Pseudonyms,
+        excluded: list[Excluded],
+        pieces: list[Piece],
+        warnings: Counter[str],
+        started: str,
+    ) -> None:
+        self.config = config
+        self.recipe = recipe
+        self.keys = keys
+        self.excluded = excluded
+        self.pieces = [piece for piece in pieces if piece.outcome.pictures]
+        self.contents = sorted(piece.outcome.content for piece in pieces)
+        self.warnings = warnings
+        self.started = started
+        self.patients = list(dict.fromkeys(piece.patient for piece in self.pieces))
+        self.held_out, self.note = held_out_patients(self.patients, share=config.held_out, seed=config.seed)
+
+    def write(self, out: Path, held_out_zip: Path, info: Path) -> dict[str, Any]:
+        sides = {
+            "train": [piece for piece in self.pieces if piece.patient not in self.held_out],
+            "held-out": [piece for piece in self.pieces if piece.patient in self.held_out],
+        }
+        rows = {split: self._rows(pieces, split) for split, pieces in sides.items()}
+        recipe = self.recipe.to_dict()
+        self._zip(out, sides["train"], csv_text(COLUMNS, rows["train"]))
+        if sides["held-out"]:
+            self._zip(held_out_zip, sides["held-out"], csv_text(COLUMNS, rows["held-out"]))
+        else:
+            held_out_zip.unlink(missing_ok=True)
+        digests = [picture.pixels for piece in sides["train"] for picture in piece.outcome.pictures]
+        warnings = self._warnings(len(digests))
+        dropped = self._dropped()
+        write_text(info / MANIFEST, csv_text(COLUMNS, [*rows["train"], *rows["held-out"]]))
+        write_json(info / RECIPE, recipe)
+        write_json(info / "splits.json", self._splits())
+        write_json(info / "fingerprint.json", self._fingerprint(rows, dropped, warnings))
+        write_text(info / "excluded.csv", self._excluded_csv())
+        save_sheet(open_dataset(out), info / "qc_sheet.png")
+        scans = hashlib.sha256("".join(self.contents).encode()).hexdigest()
+        write_json(info / "run.json", provenance("prepare", self.config.shown(), {"scans": scans}, started=self.started))
+        return {
+            "kept": len(digests) + len(rows["held-out"]),
+            "dropped": dropped,
+            "patients": len(self.patients),
+            "scans": len(self.pieces),
+            "held_out": len(rows["held-out"]),
+            "identity": identity_of(digests, (1, self.recipe.size), None, recipe),
+            "size": self.recipe.size,
+            "channels": 1,
+            "warnings": warnings,
+        }
+
+    def _zip(self, path: Path, pieces: list[Piece], manifest: str) -> None:
+        def images() -> Iterator[bytes]:
+            for piece in pieces:
+                with piece.spool.open("rb") as spool:
+                    for picture in piece.outcome.pictures:
+                        spool.seek(picture.offset)
+                        yield spool.read(picture.length)
+
+        needed = sum(picture.length for piece in pieces for picture in piece.outcome.pictures)
+        if shutil.disk_usage(path.parent).free < needed:
+            raise DiskError(
+                f"the dataset needs {needed / 2**20:.0f} MiB more than the disk has free", fix="free space, or another place for OUT"
+            )
+        write_dataset(path, images(), None, manifest, self.recipe.to_dict())
+
+    def _rows(self, pieces: list[Piece], split: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for piece in pieces:
+            scan, cut = piece.scan, piece.outcome
+            shared = {
+                "subject_key": self.keys.key("subject", piece.patient),
+                "session_key": self.keys.key("session", scan.session or piece.series),
+                "series_key": self.keys.key("series", piece.series),
+                "n_slices": cut.n_slices,
+                "plane": self.recipe.plane,
+                "modality": scan.modality or self.recipe.modality,
+                # Across, down, right.
+                "spacing_mm": "x".join(f"{value:.4g}" for value in cut.spacing_mm),
+                "rows": cut.rows,
+                "columns": cut.columns,
+                "preset": self.recipe.preset,
+                "level": f"{cut.level:g}",
+                "width": f"{cut.width:g}",
+                "orientation": cut.orientation,
+                "mask_label": self.recipe.mask_label or "",
+                "split": split,
+                "label": "",
+            }
+            for picture in cut.pictures:
+                own = {"sha256": picture.sha256, "slice_index": picture.slice_index}
+                mask_pixels = picture.mask_pixels if self.recipe.mask_label else ""
+                rows.append({"image": image_name(len(rows)), **own, **shared, "mask_pixels": mask_pixels})
+        return rows
+
+    def _dropped(self) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for item in self.excluded:
+            counts[item.reason] += item.count
+        return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+    def _warnings(self, images: int) -> list[str]:
+        many = [f"{text} ({count} scans)" if count > 1 else text for text, count in sorted(self.warnings.items())]
+        notes = Counter(note.split(":")[0] for piece in self.pieces for note in piece.outcome.notes)
+        many += [f"{name} in {count} of {len(self.pieces)} scans" for name, count in sorted(notes.items())]
+        if grown := sum(piece.outcome.upsampling > MOST_UPSAMPLING for piece in self.pieces):
+            most = max(piece.outcome.upsampling for piece in self.pieces)
+            many.append(f"{grown} of {len(self.pieces)} scans are enlarged, by up to {most:.1f}: a smaller --size loses nothing")
+        if files := sum(item.level == "file" for item in self.excluded):
+            many.append(f"{files} files skipped: excluded.csv lists them")
+        if self.note:
+            many.append(self.note)
+        if images < FEWEST_SLICES_ADVISED:
+            many.append(f"{_counted(images, 'image')}: below {FEWEST_SLICES_ADVISED} a network tends to learn them by heart")
+        if len(self.patients) < FEWEST_PATIENTS_ADVISED:
+            many.append(
+                f"{_counted(len(self.patients), 'patient')}: below {FEWEST_PATIENTS_ADVISED} the images vary little between patients"
+            )
+        return many
+
+    def _splits(self) -> dict[str, Any]:
+        sides: dict[str, list[str]] = {"train": [], "held_out": []}
+        for patient in self.patients:
+            sides["held_out" if patient in self.held_out else "train"].append(self.keys.key("subject", patient))
+        return {"by": "patient", "seed": self.config.seed, "share": self.config.held_out, "note": self.note, **sides}
+
+    def _fingerprint(self, rows: dict[str, list[dict[str, Any]]], dropped: dict[str, int], warnings: list[str]) -> dict[str, Any]:
+        every = [*rows["train"], *rows["held-out"]]
+        histograms = {
+            "spacing_mm": Counter("x".join(f"{value:.4g}" for value in piece.outcome.spacing_mm) for piece in self.pieces),
+            "scan_size": Counter(f"{piece.outcome.columns}x{piece.outcome.rows}" for piece in self.pieces),
+            "orientation": Counter(piece.outcome.orientation for piece in self.pieces),
+            "slices_kept": Counter(str(len(piece.outcome.pictures)) for piece in self.pieces),
+        }
+        return {
+            "recipe": self.recipe.name,
+            "size": self.recipe.size,
+            "channels": 1,
+            "patients": len(self.patients),
+            "sessions": len({row["session_key"] for row in every}),
+            "series": len(self.pieces),
+            "images": len(every),
+            "held_out_images": len(rows["held-out"]),
+            "dropped": dropped,
+            "intensity": {
+                "percentiles": list(PERCENTILES),
+                "scans": [{"series_key": self.keys.key("series", p.series), "values": list(p.outcome.percentiles)} for p in self.pieces],
+            },
+            **{name: dict(sorted(counts.items())) for name, counts in histograms.items()},
+            "advice": warnings,
+        }
+
+    def _excluded_csv(self) -> str:
+        rows = [
+            (item.level, item.reason, item.slices, item.count, self.keys.key("file" if item.level == "file" else "series", item.identity))
+            for item in self.excluded
+        ]
+        # By reason and slices before the key, so that without a pseudonym key only the key column changes from run to run.
+        rows.sort(key=lambda row: row[:4])
+        names = ("level", "reason", "slices", "count", "key")
+        return csv_text(names, [dict(zip(names, row, strict=True)) for row in rows])

@@ -1,0 +1,286 @@
+"""Finds scans below a folder: DICOM series by their headers, volumes in one file, XNAT archive trees; tells whose each one is.
+
+Folder and file names are labels of patients in many archives: they choose nothing but the patient, and leave this room
+only as keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medgan.errors import InputError
+
+if TYPE_CHECKING:
+    from medgan.data.series import Header
+
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mhd", ".mha", ".nrrd", ".nhdr")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+OTHER_SUFFIXES = (
+    *PICTURE_SUFFIXES, ".gif", ".xml", ".json", ".txt", ".csv", ".tsv", ".md", ".pdf", ".html", ".htm", ".log", ".raw", ".zraw", ".img",
+    ".zip", ".gz", ".tar", ".tgz", ".npz", ".npy", ".py", ".sh", ".yaml", ".yml", ".xlsx", ".docx", ".bval", ".bvec", ".cfg", ".mat", ".part",
+)  # fmt: skip
+
+# What XNAT puts beside scans: pictures of them, and its own lists.
+SKIPPED_FOLDERS = ("SNAPSHOTS", "__MACOSX")
+XNAT_LEVELS = ("SCANS", "RESOURCES", "ASSESSORS")
+XNAT_RESOURCES = ("DICOM", "NIFTI", "NIFTI_RAW", "NII", "NRRD", "MHD", "SECONDARY", "SEG", "RTSTRUCT", "MASK", "MASKS")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file lies below the source: whose it is, as far as folders say.
+
+    Args:
+        parts: Folders and the file's name.
+    """
+
+    parts: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.parts[-1]
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        return self.parts[:-1]
+
+    def _level(self) -> int | None:
+        return next((i for i, part in enumerate(self.folders) if part.upper() in XNAT_LEVELS), None)
+
+    @property
+    def patient(self) -> str:
+        """BIDS `sub-`, else XNAT's session or the top folder; "" for a file of the top level, or below a resource of one scan."""
+        for part in self.folders:
+            if part.startswith("sub-"):
+                return part
+        level = self._level()
+        if level is not None:
+            return self.folders[level - 1] if level else "(session)"
+        if not self.folders:
+            return ""
+        return "(scan)" if self.folders[0].upper() in XNAT_RESOURCES else self.folders[0]
+
+    @property
+    def session(self) -> str:
+        """Patient and, where folders tell, session: BIDS `ses-`, else XNAT's session."""
+        ses = next((part for part in self.folders if part.startswith("ses-")), "")
+        return f"{self.patient}/{ses}" if ses else self.patient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A file that holds a volume.
+
+    Args:
+        path: The file.
+        place: Where it lies.
+        shape: Voxels along each axis.
+        affine: (4, 4) to RAS mm.
+        placed: Whether the file says how it lies in space.
+    """
+
+    path: Path
+    place: Place
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    placed: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """One volume as acquired.
+
+    Args:
+        files: Its files; for a DICOM series in the order of their position.
+        dicom: Whether it is a DICOM series.
+        place: Where its first file lies.
+        modality: DICOM modality, "" for formats that have none.
+        patient: Who it is of; "" until the content can stand in (a file without any label).
+        session: Study or session it belongs to.
+        series: Series UID (and phase); "" where only the content identifies it.
+        shape: Voxels along the three axes.
+        affine: (4, 4) to RAS mm.
+        notes: What is odd about it: gaps, tilt.
+    """
+
+    files: tuple[Path, ...]
+    dicom: bool
+    place: Place
+    modality: str
+    patient: str
+    session: str
+    series: str
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excluded:
+    """Something left out, and why.
+
+    Args:
+        level: `file`, `scan` or `slice`.
+        identity: What its key is made of; never written itself.
+        reason: Why.
+        count: Slices or files concerned.
+        slices: Which slices, as ranges: `0-68,111`.
+    """
+
+    level: str
+    identity: str
+    reason: str
+    count: int = 1
+    slices: str = ""
+
+
+@dataclass
+class Found:
+    """What lies below a source."""
+
+    scans: list[Scan] = field(default_factory=list)
+    volumes: list[Volume] = field(default_factory=list)
+    excluded: list[Excluded] = field(default_factory=list)
+    pictures: int = 0
+
+
+def walk(source: Path, leave_out: Sequence[Path] = ()) -> list[tuple[Path, Place]]:
+    """All files below a folder (or the one file), sorted, without hidden ones and what XNAT adds.
+
+    Args:
+        source: Folder or file.
+        leave_out: Files and folders that are results of ours and may lie below the source.
+
+    Raises:
+        InputError: There is no such source, or not one file in it.
+    """
+    if source.is_file():
+        return [(source, Place((source.name,)))]
+    if not source.is_dir():
+        raise InputError("the input does not exist", fix="give the folder with the scans")
+    ours = {path.resolve() for path in leave_out}
+    files = []
+    any_file = False
+    for folder, subfolders, names in os.walk(source):
+        here = Path(folder)
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if name.upper() not in SKIPPED_FOLDERS and not name.startswith(".") and (here / name).resolve() not in ours
+        )
+        for name in sorted(names):
+            any_file = True
+            path = here / name
+            if name.startswith(".") or name.upper() == "DICOMDIR" or name.endswith("_catalog.xml") or path.resolve() in ours:
+                continue
+            if path.is_file():
+                files.append((path, Place(path.relative_to(source).parts)))
+    if not any_file:
+        raise InputError("the input folder is empty", fix="check the path, or what the platform mounts there (XNAT: path translation)")
+    return files
+
+
+def content_identity(path: Path) -> str:
+    """What identifies a file that says nothing about itself: the SHA-256 of its bytes, so not its name."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def find_scans(files: Iterable[tuple[Path, Place]], step: Callable[[], None] = lambda: None) -> Found:
+    """Sort files into DICOM series, volumes and the rest.
+
+    Label maps are still among the volumes; `medgan.data.masks` tells them apart.
+    """
+    from medgan.data.series import Header, read_header
+    from medgan.data.volumes import read_geometry
+
+    found = Found()
+    headers: list[tuple[Header, Place]] = []
+    for path, place in files:
+        step()
+        name = path.name.lower()
+        if name.endswith(VOLUME_SUFFIXES):
+            try:
+                shape, affine, placed = read_geometry(path)
+            except Exception as error:
+                reason = getattr(error, "message", "") or f"header unreadable ({type(error).__name__})"
+                found.excluded.append(Excluded(level="file", identity=content_identity(path), reason=reason))
+                continue
+            found.volumes.append(Volume(path=path, place=place, shape=shape, affine=affine, placed=placed))
+        elif name.endswith(OTHER_SUFFIXES):
+            found.pictures += name.endswith(PICTURE_SUFFIXES)
+        else:
+            try:
+                header = read_header(path)
+            except OSError as error:
+                header = Header(path=path, fault=f"cannot be opened ({type(error).__name__})")
+            if header is None:
+                if not path.suffix or path.stat().st_size == 0:
+                    found.excluded.append(Excluded(level="file", identity=content_identity(path), reason="file of no known format"))
+            elif header.fault:
+                found.excluded.append(Excluded(level="file", identity=content_identity(path), reason=header.fault))
+            else:
+                headers.append((header, place))
+    _series_scans(headers, found)
+    return found
+
+
+def _series_scans(headers: list[tuple[Header, Place]], found: Found) -> None:
+    from medgan.data.series import geometry_of, notes_on, stacks
+
+    places = {header.path: place for header, place in headers}
+    groups = defaultdict(list)
+    for header, place in headers:
+        # The patient is part of the group: anonymisers give many patients one series UID.
+        groups[(header.patient or place.patient, *header.group)].append(header)
+    for (patient, *_), members in groups.items():
+        stacked, left_out = stacks(members)
+        for header, reason in left_out:
+            found.excluded.append(Excluded(level="file", identity=header.instance or content_identity(header.path), reason=reason))
+        for phase, stack in enumerate(stacked):
+            first = stack[0]
+            affine, _ = geometry_of(stack)
+            series = f"{first.study}/{first.series}/{first.group[-2:]}/{phase}" if first.series else ""
+            found.scans.append(
+                Scan(
+                    files=tuple(header.path for header in stack),
+                    dicom=True,
+                    place=places[first.path],
+                    modality=first.modality,
+                    patient=patient,
+                    session=first.study or places[first.path].session,
+                    series=series,
+                    shape=(first.shape[0], first.shape[1], len(stack)),
+                    affine=affine,
+                    notes=tuple(notes_on(stack)),
+                )
+            )
+
+
+def volume_scan(volume: Volume) -> Scan:
+    """The scan in a NIfTI or MetaImage file."""
+    notes = () if volume.placed else ("the header does not say how the scan lies: orientation assumed",)
+    x, y, z = (*volume.shape, 1, 1)[:3]
+    return Scan(
+        files=(volume.path,),
+        dicom=False,
+        place=volume.place,
+        modality="",
+        patient=volume.place.patient,
+        session=volume.place.session,
+        series="",
+        shape=(x, y, z),
+        affine=volume.affine,
+        notes=notes,
+    )

@@ -1,0 +1,368 @@
+"""DICOM series: headers indexed, grouped and ordered, and a MONAI ImageReader that reads one series as one volume.
+
+MONAI's own DICOM readers merge two series of a folder silently, order by InstanceNumber and drop slices without one; here
+files belong together by series, size and orientation, and stand in the order of their position along the slice normal.
+The decision is in docs/decisions/0003-series-reader.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from monai.data.image_reader import ImageReader
+from monai.utils import MetaKeys, SpaceKeys
+
+from medgan.data.quiet import quiet
+from medgan.errors import DataError
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+SYNTHETIC_DATA = 0x0008001C
+MOST_PIXELS_A_SIDE = 16384
+
+TAGS = [
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "FrameOfReferenceUID", "ImageType", "Modality",
+    "SeriesNumber", "SeriesDescription", "AcquisitionNumber", "InstanceNumber", "TemporalPositionIdentifier", "TriggerTime", "EchoTime",
+    "BurnedInAnnotation", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns",
+    "NumberOfFrames", "SamplesPerPixel", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+]  # fmt: skip
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+ENDS_WITH_FFD9 = pydicom.uid.JPEG2000TransferSyntaxes + pydicom.uid.JPEGTransferSyntaxes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What is needed of one DICOM file to place it; identities stay inside this process.
+
+    Args:
+        path: The file.
+        modality: CT, MR, ...
+        patient: PatientID, "" where absent.
+        study: StudyInstanceUID, "" where absent.
+        series: SeriesInstanceUID, "" where absent.
+        instance: SOPInstanceUID, "" where absent.
+        shape: Columns and rows.
+        group: Everything in which the files of one series agree.
+        geometry: Position (3), row cosines (3), column cosines (3), in LPS mm; None where the header has none.
+        spacing: Distance between columns and between rows in mm.
+        thickness: SliceThickness in mm, 0 where absent.
+        order: What orders files at one position: time, echo, acquisition, instance.
+        fault: Why the file is left out, "" for an image that can be used.
+    """
+
+    path: Path
+    modality: str = ""
+    patient: str = ""
+    study: str = ""
+    series: str = ""
+    instance: str = ""
+    shape: tuple[int, int] = (0, 0)
+    group: tuple[Any, ...] = ()
+    geometry: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None = None
+    spacing: tuple[float, float] = (1.0, 1.0)
+    thickness: float = 0.0
+    order: tuple[float, ...] = ()
+    fault: str = ""
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Unit vector across the slice, LPS."""
+        assert self.geometry
+        return np.cross(self.geometry[1], self.geometry[2])
+
+    @property
+    def position(self) -> float:
+        """Distance of the slice from the origin along its normal, in mm."""
+        return float(np.dot(self.geometry[0], self.normal)) if self.geometry else 0.0
+
+
+def _text(data: pydicom.Dataset, name: str) -> str:
+    return str(data.get(name) or "").strip().strip("\0")
+
+
+def _number(data: pydicom.Dataset, name: str) -> float:
+    try:
+        return float(data.get(name) or 0)
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _numbers(data: pydicom.Dataset, name: str, length: int) -> tuple[float, ...] | None:
+    value = data.get(name)
+    try:
+        numbers = tuple(float(v) for v in value) if value is not None else ()
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == length and all(np.isfinite(numbers)) else None
+
+
+def _fault(data: pydicom.Dataset, modality: str) -> str:
+    kinds = [str(word).upper() for word in (data.get("ImageType") or [])]
+    rows, columns = int(_number(data, "Rows")), int(_number(data, "Columns"))
+    synthetic = data.get(SYNTHETIC_DATA)
+    if synthetic is not None and str(synthetic.value).strip().upper() == "YES":
+        return "marked as synthetic data"
+    if _text(data, "BurnedInAnnotation").upper() == "YES":
+        return "annotation burned into the pixels"
+    if modality in ("SEG", "RTSTRUCT", "SR", "PR", "KO", "REG"):
+        return f"no image series ({modality})"
+    if rows <= 0 or columns <= 0:
+        return "no image in the file"
+    if max(rows, columns) > MOST_PIXELS_A_SIDE:
+        return f"larger than {MOST_PIXELS_A_SIDE} pixels a side"
+    if "LOCALIZER" in kinds or "SCOUT" in kinds:
+        return "localiser"
+    if _text(data, "SOPClassUID").startswith(SECONDARY_CAPTURE) or "SCREEN SAVE" in kinds or "DOSE_INFO" in kinds:
+        return "screen capture"
+    if "DERIVED" in kinds and {"MPR", "REFORMATTED", "PROJECTION IMAGE", "MIP"} & set(kinds):
+        return "reformat"
+    if _number(data, "SamplesPerPixel") > 1:
+        return "colour where grey is expected"
+    if _number(data, "NumberOfFrames") > 1:
+        return "multi-frame file: not read yet"
+    if modality == "CT" and "RescaleSlope" not in data and "ModalityLUTSequence" not in data:
+        return "no RescaleSlope, so the values are not HU"
+    return ""
+
+
+def read_header(path: Path) -> Header | None:
+    """The header of a DICOM file, or None where the file is no DICOM at all.
+
+    A file whose header is broken comes back with a `fault`. Pixels are not read.
+    """
+    with path.open("rb") as file:
+        start = file.read(132)
+    is_dicom = start[128:] == b"DICM"
+    if not is_dicom and path.suffix.lower() not in (".dcm", ".dicom", ".ima"):
+        return None
+    try:
+        with quiet():
+            data = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*TAGS, SYNTHETIC_DATA])
+            return _header(path, data)
+    except Exception as error:  # pydicom raises whatever a broken value makes Python raise
+        return Header(path=path, fault=f"header unreadable ({type(error).__name__})")
+
+
+def _header(path: Path, data: pydicom.Dataset) -> Header:
+    modality = _text(data, "Modality").upper()
+    position = _numbers(data, "ImagePositionPatient", 3)
+    cosines = _numbers(data, "ImageOrientationPatient", 6)
+    geometry = None
+    if position and cosines and np.linalg.norm(np.cross(cosines[:3], cosines[3:])) > 0.9:
+        geometry = (position, cosines[:3], cosines[3:])
+    spacing = _numbers(data, "PixelSpacing", 2) or (1.0, 1.0)
+    if min(spacing) <= 0:
+        spacing = (1.0, 1.0)
+    series, study = _text(data, "SeriesInstanceUID"), _text(data, "StudyInstanceUID")
+    # An emptied series UID (some anonymisers do that) groups all series of a folder: what else tells them apart stands in for it.
+    stand_in = (
+        ()
+        if series
+        else (str(path.parent), _text(data, "FrameOfReferenceUID"), _text(data, "SeriesDescription"), _number(data, "SeriesNumber"))
+    )
+    shape = (int(_number(data, "Columns")), int(_number(data, "Rows")))
+    # Cosines are written with few digits by some scanners: 1e-3 is 0.06 degrees.
+    orientation = tuple(round(v, 3) + 0.0 for v in cosines) if geometry and cosines else (str(path),)
+    grid = (shape, orientation, tuple(round(v, 4) for v in spacing))
+    return Header(
+        path=path,
+        modality=modality,
+        patient=_text(data, "PatientID"),
+        study=study,
+        series=series,
+        instance=_text(data, "SOPInstanceUID"),
+        shape=shape,
+        group=(modality, study, series, stand_in, grid, round(_number(data, "EchoTime"), 3)),
+        geometry=geometry,
+        spacing=(spacing[1], spacing[0]),
+        thickness=_number(data, "SliceThickness"),
+        order=tuple(_number(data, name) for name in ("TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "InstanceNumber")),
+        fault=_fault(data, modality),
+    )
+
+
+def stacks(headers: Iterable[Header]) -> tuple[list[list[Header]], list[tuple[Header, str]]]:
+    """Files of one group as volumes, each ordered by position along the normal, and the files left out.
+
+    Where every position is there k times, as in a cine or a perfusion series, k volumes come back, ordered by time.
+    The same instance twice is a copy; other files at a position that is already taken are left out.
+    """
+    left_out: list[tuple[Header, str]] = []
+    seen: set[str] = set()
+    once = []
+    for header in sorted(headers, key=lambda h: (h.position, h.order, str(h.path))):
+        if header.instance and header.instance in seen:
+            left_out.append((header, "copy of another file of the series"))
+            continue
+        seen.add(header.instance)
+        once.append(header)
+    # 0.01 mm: positions are written with two or more decimals.
+    places = [list(same) for _, same in itertools.groupby(once, key=lambda h: round(h.position, 2))]
+    depth = min((len(place) for place in places), default=0)
+    if depth > 1 and all(len(place) == depth for place in places):
+        return [[place[k] for place in places] for k in range(depth)], left_out
+    for place in places:
+        left_out.extend((header, "another file at the same position") for header in place[1:])
+    return [[place[0] for place in places]] if places else [], left_out
+
+
+def geometry_of(stack: Sequence[Header]) -> tuple[np.ndarray, np.ndarray]:
+    """Affine and slice origins of an ordered stack.
+
+    Returns:
+        (4, 4) affine from (column, row, slice) to RAS mm, its third axis the mean step from first to last slice (so a gantry
+        tilt shows as shear), and the (N, 3) RAS positions of the first pixel of each slice.
+    """
+    first = stack[0]
+    if first.geometry is None:
+        return LPS_TO_RAS @ np.diag([*first.spacing, first.thickness or 1.0, 1.0]), np.zeros((len(stack), 3))
+    origins = np.array([header.geometry[0] for header in stack if header.geometry])
+    step = (origins[-1] - origins[0]) / (len(stack) - 1) if len(stack) > 1 else first.normal * (first.thickness or 1.0)
+    affine = np.eye(4)
+    affine[:3, 0] = np.array(first.geometry[1]) * first.spacing[0]
+    affine[:3, 1] = np.array(first.geometry[2]) * first.spacing[1]
+    affine[:3, 2] = step
+    affine[:3, 3] = origins[0]
+    return LPS_TO_RAS @ affine, origins * [-1, -1, 1]
+
+
+def notes_on(stack: Sequence[Header]) -> list[str]:
+    """What is odd about the slices of a stack: gaps, uneven steps, a tilted gantry."""
+    if len(stack) < 2 or stack[0].geometry is None:
+        return []
+    notes = []
+    steps = np.diff([header.position for header in stack])
+    usual = float(np.median(steps))
+    if gaps := int(np.sum(np.round(steps / usual) - 1)):
+        notes.append(f"gaps: {gaps} slices missing at {usual:g} mm steps")
+    elif np.ptp(steps) > 0.1 * usual:
+        notes.append(f"uneven steps: {steps.min():.2f} to {steps.max():.2f} mm")
+    origins = np.array([header.geometry[0] for header in stack if header.geometry])
+    path = origins[-1] - origins[0]
+    cosine = abs(float(np.dot(path, stack[0].normal))) / float(np.linalg.norm(path))
+    if (tilt := float(np.degrees(np.arccos(min(cosine, 1.0))))) > 1.0:
+        notes.append(f"tilted: slices shift by {tilt:.1f} degrees against their normal")
+    return notes
+
+
+def stored_values(data: pydicom.Dataset) -> np.ndarray:
+    """Pixels as stored, (rows, columns), in the integer type of BitsStored: bits above HighBit are not part of the value.
+
+    Old scanners keep overlays in the unused high bits (PS3.5 8.1.1); compressed syntaxes code only the bits stored.
+
+    Raises:
+        DataError: The pixel data is shorter than the header says, or its last compressed fragment has no end.
+    """
+    syntax = data.file_meta.TransferSyntaxUID if "TransferSyntaxUID" in data.file_meta else pydicom.uid.ImplicitVRLittleEndian
+    # OpenJPEG decodes a torn codestream into a picture with a grey lower half, without an error.
+    if syntax in ENDS_WITH_FFD9 and b"\xff\xd9" not in bytes(data.PixelData[-64:]):
+        raise DataError("the pixel data is cut off")
+    pixels = data.pixel_array
+    allocated, stored, high = int(data.BitsAllocated), int(data.BitsStored), int(data.get("HighBit", data.BitsStored - 1))
+    if syntax.is_compressed or stored == allocated or not np.issubdtype(pixels.dtype, np.integer):
+        return pixels
+    # To the left and back: the sign bit, if any, comes to stand where the integer type has it.
+    return (pixels << (allocated - 1 - high)) >> (allocated - stored)
+
+
+def measured_values(data: pydicom.Dataset) -> np.ndarray:
+    """Pixels in the unit of the modality, (rows, columns) float32; padding is NaN.
+
+    Rescale Slope and Intercept of this very slice (PET changes them from slice to slice), or its Modality LUT (PS3.3 C.11.1).
+    """
+    stored = stored_values(data)
+    if data.get("ModalityLUTSequence"):
+        values = np.asarray(pydicom.pixels.apply_modality_lut(stored, data), np.float32)
+    else:
+        slope, intercept = float(data.get("RescaleSlope", 1) or 1), float(data.get("RescaleIntercept", 0) or 0)
+        values = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+    if data.get("PixelPaddingValue") is not None:
+        one = _padding(data, "PixelPaddingValue")
+        other = _padding(data, "PixelPaddingRangeLimit") if data.get("PixelPaddingRangeLimit") is not None else one
+        values[(stored >= min(one, other)) & (stored <= max(one, other))] = np.nan
+    return values
+
+
+def _padding(data: pydicom.Dataset, name: str) -> int:
+    value = int(data.get(name))
+    # The VR is US or SS after PixelRepresentation; files with the wrong one are common.
+    if int(data.PixelRepresentation) == 1 and value >= 1 << (int(data.BitsAllocated) - 1):
+        value -= 1 << int(data.BitsAllocated)
+    return value
+
+
+class SeriesReader(ImageReader):
+    """The files of one DICOM series as one volume, for `monai.transforms.LoadImage`.
+
+    Hand an instance to the call, `LoadImage()(files, reader=SeriesReader())`: a reader given to the constructor is only the
+    first of several that LoadImage tries, and the next ones get the series wrong without saying so.
+
+    Args:
+        skip_broken: Leave out files whose pixels cannot be decoded, and say so in the metadata, rather than raise.
+    """
+
+    def __init__(self, *, skip_broken: bool = False) -> None:
+        super().__init__()
+        self.skip_broken = skip_broken
+
+    def verify_suffix(self, filename: Any) -> bool:
+        """Whether all files are DICOM, by content: scanners and archives name them as they like."""
+        names = [filename] if isinstance(filename, str | Path) else filename
+        return all(Path(name).is_file() and read_header(Path(name)) is not None for name in names)
+
+    def read(self, data: Any, **kwargs: Any) -> tuple[list[Header], list[np.ndarray], list[tuple[Path, str]]]:
+        """Decode the files of one series.
+
+        Raises:
+            DataError: They are no single volume, or a file is broken and `skip_broken` is off.
+        """
+        names = [data] if isinstance(data, str | Path) else data
+        headers = [header or Header(path=Path(name), fault="not DICOM") for name in names for header in [read_header(Path(name))]]
+        if len({header.group for header in headers}) > 1:
+            raise DataError(f"{len(headers)} files belong to {len({h.group for h in headers})} series", fix="read one series at a time")
+        stacked, left_out = stacks(headers)
+        if len(stacked) != 1:
+            raise DataError(f"the series holds {len(stacked)} volumes", fix="read one phase at a time")
+        broken = [(header.path, why) for header, why in left_out]
+        kept, slices = [], []
+        for header in stacked[0]:
+            try:
+                if header.fault:
+                    raise DataError(header.fault)
+                with quiet():
+                    slices.append(measured_values(pydicom.dcmread(header.path, force=True)))
+                kept.append(header)
+            except Exception as error:
+                if not self.skip_broken:
+                    raise
+                why = error.message if isinstance(error, DataError) else f"pixels unreadable ({type(error).__name__})"
+                broken.append((header.path, why))
+        if not kept:
+            raise DataError("no slice of the series can be decoded")
+        return kept, slices, broken
+
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """The volume, (columns, rows, slices) float32 with slices in ascending order along the normal, and its metadata.
+
+        `affine` maps indices to RAS mm. `slice_origins` has each slice's own position, `skipped` the files left out with reasons, `notes` what is odd.
+        """
+        headers, slices, broken = img
+        affine, origins = geometry_of(headers)
+        volume = np.stack([pixels.T for pixels in slices], axis=-1)
+        meta = {
+            str(MetaKeys.AFFINE): affine,
+            str(MetaKeys.ORIGINAL_AFFINE): affine.copy(),
+            str(MetaKeys.SPACE): SpaceKeys.RAS,
+            str(MetaKeys.SPATIAL_SHAPE): np.array(volume.shape),
+            str(MetaKeys.ORIGINAL_CHANNEL_DIM): float("nan"),
+            "slice_origins": origins,
+            "skipped": broken,
+            "notes": notes_on(headers),
+        }
+        return volume, meta
