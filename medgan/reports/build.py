@@ -1,0 +1,335 @@
+"""A run folder in, one HTML file out: no script, no link out of the file, equal folders give equal bytes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import medgan
+from medgan import runs
+from medgan.errors import OutputError
+from medgan.reports.citation import NOT_FOR_DIAGNOSIS, REFERENCES, SENTENCE, citation_text
+from medgan.reports.commandline import command_line, looks_like_path, without_paths
+from medgan.reports.pictures import data_uri, read_sheet
+from medgan.reports.results import FID_NAMES, Results, metric_value, number, read_results
+from medgan.reports.verdict import amount, fid_text, verdict
+
+# A long training has hundreds of evaluations; the curve shows them all, the table a dozen.
+EVALUATION_ROWS = 12
+
+MEANINGS = {
+    "fid50k_full": "Fréchet Inception Distance as the StyleGAN2-ADA code defines it (covariance divided by N). Lower is better, 0 is equal.",
+    "fid": "Fréchet Inception Distance with covariances divided by N − 1. Lower is better, 0 is equal.",
+    "kid": "Kernel Inception Distance, unbiased: values slightly below zero are correct. Lower is better.",
+    "precision": "Share of synthetic images that look like real ones. 1 is best.",
+    "recall": "Share of real images that the generator could have made. 1 is best.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRow:
+    """One line of the metrics table."""
+
+    name: str
+    value: str
+    details: str
+    meaning: str
+
+
+def build_report(
+    run: Path, out: Path, *, command: str = "", include_sheet: bool = True, figures: Path | None = None, citation: Path | None = None
+) -> Path:
+    """Write the report of a run, complete or not.
+
+    Args:
+        run: The run folder.
+        out: The HTML file.
+        command: The command line to repeat the whole job with, if one command made it; paths in it are masked.
+        include_sheet: Whether the sheet of real training images is shown; leave it out of a file that is passed on.
+        figures: A folder for the figures as PNG files, or None.
+        citation: A file for the citation text (CITATION.md), or None.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InputError: The folder holds nothing of a run.
+        OutputError: The target cannot be written.
+    """
+    results = read_results(run)
+    if out.is_dir():
+        raise OutputError("the target of the report is a folder", fix="--out FILE.html")
+    runs.check_writable(out.parent, "the folder of the report")
+    pictures = _draw(results)
+    runs.write_text(out, render(results, pictures, command=command, include_sheet=include_sheet))
+    if figures is not None:
+        write_figures(results, figures, pictures=pictures)
+    if citation is not None:
+        runs.write_text(citation, citation_text(medgan.__version__))
+    return out
+
+
+def write_figures(results: Results, folder: Path, *, pictures: list[tuple[Any, bytes]] | None = None) -> list[Path]:
+    """Write each figure as NAME.png, and all of them as curves.png; nothing where the run has no numbers for them."""
+    from medgan.reports.figures import sheet
+
+    drawn = _draw(results) if pictures is None else pictures
+    contents = {f"{figure.name}.png": content for figure, content in drawn}
+    if drawn:
+        contents["curves.png"] = sheet([figure for figure, _ in drawn])
+    for name, content in contents.items():
+        with runs.atomic(folder / name) as temporary:
+            temporary.write_bytes(content)
+    return [folder / name for name in contents]
+
+
+def render(results: Results, pictures: list[tuple[Any, bytes]], *, command: str = "", include_sheet: bool = True) -> str:
+    """The report as HTML text; every value of the run is escaped.
+
+    Args:
+        results: What the run folder holds.
+        pictures: Figures with their PNGs.
+        command: See `build_report`.
+        include_sheet: See `build_report`.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters |= {"amount": amount, "fid": fid_text}
+    template = environment.from_string(files("medgan.reports").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        results=results,
+        verdict=verdict(results),
+        version=medgan.__version__,
+        data_rows=_data_rows(results),
+        sheet=read_sheet(results.dataset_sheet) if include_sheet and results.dataset_sheet else None,
+        sheet_left_out=not include_sheet and results.dataset_sheet is not None,
+        figures=[(figure, data_uri(content)) for figure, content in pictures],
+        evaluations=_evaluation_rows(results),
+        synthetic=read_sheet(results.synthetic_sheet) if results.synthetic_sheet else None,
+        synthetic_is_snapshot=results.synthetic_sheet is not None and results.synthetic_sheet.parent.name == runs.SNAPSHOTS,
+        seed_range=_seeds(results).get("seeds", ""),
+        psis=sorted({row["psi"] for row in results.samples if row.get("psi")}),
+        metrics=_metric_rows(results),
+        metric_facts=_metric_facts(results),
+        warnings=_warnings(results),
+        command=without_paths(command) if command else "",
+        commands=_commands(results),
+        facts=_machine_facts(results),
+        checksums=_checksums(results),
+        settings=_settings(results.config),
+        references=REFERENCES,
+        sentence=SENTENCE.format(version=medgan.__version__),
+        not_for_diagnosis=NOT_FOR_DIAGNOSIS,
+    )
+
+
+def _draw(results: Results) -> list[tuple[Any, bytes]]:
+    from medgan.reports.figures import figures, png
+
+    return [(figure, png(figure)) for figure in figures(results)]
+
+
+def _data_rows(results: Results) -> list[tuple[str, str]]:
+    """What went in, as (name, value); only what the run folder says."""
+    dataset = results.dataset
+    if dataset is None:
+        return []
+    recipe = dataset.recipe
+    title = recipe.get("title") or recipe.get("name")
+    if title and recipe.get("name") and recipe["name"] != title:
+        title = f"{title} ({recipe['name']})"
+    arguments = results.model.get("arguments")
+    size = number(recipe.get("size")) or (number(arguments.get("img_resolution")) if isinstance(arguments, Mapping) else None)
+    rows = [
+        ("Recipe", title),
+        ("Images", amount(dataset.images) if dataset.images else ""),
+        ("Patients", amount(dataset.patients) if dataset.patients else ""),
+        ("Scans (series)", amount(dataset.series) if dataset.series else ""),
+        ("Modality", ", ".join(dataset.modalities)),
+        ("Intensity window", _windows(dataset.windows, dataset.modalities)),
+        ("Plane", ", ".join(dataset.planes)),
+        ("Size", f"{amount(size)} × {amount(size)} pixels" if size else ""),
+        ("Spacing", _spacings(dataset.spacings)),
+        ("Split by patient", ", ".join(f"{name} {amount(n)}" for name, n in dataset.splits.items())),
+    ]
+    return [(name, str(value)) for name, value in rows if value]
+
+
+def _windows(windows: list[str], modalities: list[str]) -> str:
+    """Level and width, and what they do to the ends of the range."""
+    unit = " HU" if modalities == ["CT"] else ""
+    shown = []
+    for window in windows[:4]:
+        try:
+            level, width = (float(part) for part in window.split(" / "))
+        except ValueError:
+            shown.append(window)
+            continue
+        low, high = level - width / 2, level + width / 2
+        shown.append(f"L {level:g} / W {width:g}: {_signed(low)}{unit} becomes black, {_signed(high)}{unit} white")
+    more = len(windows) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _signed(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
+
+
+def _spacings(spacings: list[str]) -> str:
+    shown = [text.replace("\\", " × ").replace("x", " × ") + " mm" for text in spacings[:3]]
+    more = len(spacings) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _evaluation_rows(results: Results) -> list[dict[str, Any]]:
+    """At most a dozen of the evaluations made during training: the first, the last, the chosen one and some between."""
+    rows = [row for row in results.evaluations if any(metric_value(row, name) is not None for name in FID_NAMES)]
+    step = max(-(-len(rows) // (EVALUATION_ROWS - 2)), 1)
+    picked = [row for index, row in enumerate(rows) if index % step == 0 or index == len(rows) - 1 or row["kimg"] == results.chosen_kimg]
+    return [
+        {
+            "kimg": row["kimg"],
+            "values": {name: metric_value(row, name) for name in FID_NAMES if any(metric_value(r, name) is not None for r in rows)},
+            "n_real": number(row.get("n_real")),
+            "n_fake": number(row.get("n_fake")),
+            "chosen": row["kimg"] == results.chosen_kimg,
+        }
+        for row in picked
+    ]
+
+
+def _metric_rows(results: Results) -> list[MetricRow]:
+    metrics = results.metrics.get("metrics")
+    rows = []
+    for name, entry in metrics.items() if isinstance(metrics, Mapping) else ():
+        values = dict(entry) if isinstance(entry, Mapping) else {"value": entry}
+        meaning = MEANINGS.get(name, "")
+        interval = values.pop("interval", None)
+        details = f"interval {' to '.join(_figure(name, end) for end in interval)}" if isinstance(interval, list | tuple) else ""
+        if name == "fid50k_full" and number(results.metrics.get("n_fake")) not in (None, 50000):
+            # The name promises 50,000 images; a short evaluation under it must say what it is.
+            details = f"from {_word(results.metrics['n_fake'])} synthetic images instead of 50,000" + (f", {details}" if details else "")
+        if "value" in values:
+            shown = _figure(name, values.pop("value"))
+            details = ", ".join(filter(None, [details, *(f"{key} {_word(value)}" for key, value in values.items() if _is_word(value))]))
+            rows.append(MetricRow(name=name, value=shown, details=details, meaning=meaning))
+            continue
+        for key, value in values.items():
+            if number(value) is not None:
+                rows.append(MetricRow(name=f"{name}: {key}", value=_word(value), details="", meaning=MEANINGS.get(key, meaning)))
+    return rows
+
+
+def _figure(name: str, value: Any) -> str:
+    found = number(value)
+    if found is None:
+        return "not a finite number"
+    return fid_text(found) if name.startswith("fid") else amount(found)
+
+
+def _is_word(value: Any) -> bool:
+    return number(value) is not None or (isinstance(value, str | bool) and not looks_like_path(str(value)))
+
+
+def _word(value: Any) -> str:
+    found = number(value)
+    return amount(found) if found is not None else str(value)
+
+
+def _metric_facts(results: Results) -> list[tuple[str, str]]:
+    metrics = results.metrics
+    extractor = metrics.get("extractor")
+    extractor = extractor if isinstance(extractor, Mapping) else {"name": extractor}
+    resize = {"tf1": "tf1 (as the official StyleGAN2-ADA code)", "pytorch-fid": "pytorch-fid (as that package)"}
+    rows = [
+        ("Real images", metrics.get("n_real")),
+        ("Synthetic images", metrics.get("n_fake")),
+        ("Feature extractor", extractor.get("name")),
+        ("Its SHA-256", extractor.get("sha256")),
+        ("Resizing to its input", resize.get(str(metrics.get("resize")), metrics.get("resize"))),
+        ("Seed", metrics.get("seed")),
+    ]
+    return [(name, _word(value)) for name, value in rows if value not in (None, "")]
+
+
+def _warnings(results: Results) -> list[tuple[str, str]]:
+    """Warnings the stages left, as (code, text)."""
+    found = [("DATASET", text) for text in results.dataset.warnings] if results.dataset else []
+    stored = results.metrics.get("warnings")
+    for warning in stored if isinstance(stored, list) else []:
+        if isinstance(warning, Mapping):
+            found.append((str(warning.get("code", "")), str(warning.get("text", ""))))
+        else:
+            found.append(("", str(warning)))
+    return found
+
+
+def _commands(results: Results) -> list[tuple[str, str]]:
+    """One command per stage that left its settings, as (what it does, command)."""
+    prepare = {**(results.dataset.recipe if results.dataset else {}), **results.provenance.get("prepare", {}).get("settings", {})}
+    generate = results.provenance.get("generate", {}).get("settings", {})
+    commands = []
+    if name := prepare.get("recipe") or prepare.get("name"):
+        options = ("mask_label", "window", "window_preset", "size", "plane", "min_mask_pixels", "held_out", "seed")
+        commands.append(
+            ("Scans to dataset", command_line(f"medgan prepare SCANS DATA.zip --recipe {shlex.quote(str(name))}", prepare, options))
+        )
+    if results.config:
+        commands.append(("Dataset to generator", "medgan train --data DATA.zip --out NEW_RUN --config RUN/config.json"))
+    if results.model:
+        line = command_line("medgan generate --bundle RUN/bundle --out IMAGES", generate or _seeds(results), ("seeds", "psi"))
+        commands.append(("Generator to images", line))
+    if metrics := results.metrics.get("metrics"):
+        start = f"medgan evaluate --real DATA.zip --bundle RUN/bundle --out metrics.json --metrics {','.join(metrics)}"
+        commands.append(("Images to figures", command_line(start, results.metrics, ("resize", "n_fake", "seed"))))
+    return [*commands, ("Figures to this report", "medgan report RUN")]
+
+
+def _seeds(results: Results) -> dict[str, Any]:
+    """The seeds and psi of the stored images, where they are one unbroken range and one value."""
+    try:
+        seeds = sorted({int(row["seed"]) for row in results.samples})
+    except (KeyError, ValueError):
+        return {}
+    psis = {row.get("psi", "") for row in results.samples}
+    if not seeds or seeds != list(range(seeds[0], seeds[-1] + 1)):
+        return {}
+    return {"seeds": f"{seeds[0]}-{seeds[-1]}", "psi": psis.pop() if len(psis) == 1 else ""}
+
+
+def _machine_facts(results: Results) -> list[tuple[str, str]]:
+    run = results.provenance.get("train", {})
+    versions, machine = run.get("versions"), run.get("machine")
+    rows = [(name, str(version)) for name, version in versions.items()] if isinstance(versions, Mapping) else []
+    rows.append(("commit", str(run.get("commit", ""))))
+    if results.config.get("seed") is not None:
+        rows.append(("seed", _word(results.config["seed"])))
+    if isinstance(machine, Mapping):
+        rows += [(name, str(value)) for name, value in machine.items()]
+    rows += [(name, str(run.get(name, ""))) for name in ("started", "finished")]
+    return [(name, value) for name, value in rows if value and not looks_like_path(value)]
+
+
+def _checksums(results: Results) -> list[tuple[str, str, str]]:
+    """(stage, role, checksum) of everything that went into a stage."""
+    rows = []
+    for stage, values in results.provenance.items():
+        inputs = values.get("inputs")
+        if isinstance(inputs, Mapping):
+            rows += [(stage, str(role), str(value)) for role, value in inputs.items() if not looks_like_path(str(role) + str(value))]
+    return rows
+
+
+def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The training settings for the appendix; whatever might be a path stays out."""
+    rows = []
+    for name, value in config.items():
+        words = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+        text = ", ".join(words)
+        rows.append((name, "(a path, left out)" if any(looks_like_path(word) for word in words) else text))
+    return rows

@@ -1,0 +1,57 @@
+"""Pictures inside the HTML file: re-encoded, small enough, without metadata."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+# Two sheets at this size, base64 and four curves stay below the 5 MB a mail or XNAT's viewer takes.
+SHEET_BYTES = 1_500_000
+SHEET_SIDES = (1600, 1280, 1024, 800, 640, 480)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture for an `<img>`: its data URI, its size in pixels, and whether it was made smaller."""
+
+    uri: str
+    width: int
+    height: int
+    reduced: bool
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as the `src` of an `<img>`."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def read_sheet(path: Path, *, limit: int = SHEET_BYTES) -> Picture | None:
+    """A contact sheet for the report, or None when the file is no readable picture.
+
+    The pixels are encoded anew: text chunks of the file do not come along.
+
+    Args:
+        path: A PNG.
+        limit: Most bytes the PNG may have; it is made smaller until it fits.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("L" if opened.mode in ("L", "1") else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    longest = max(image.size)
+    for side in (longest, *(side for side in SHEET_SIDES if side < longest)):
+        if side > SHEET_SIDES[0]:
+            continue
+        scale = side / longest
+        size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+        shown = image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        shown.save(buffer, format="PNG")
+        if buffer.tell() <= limit or side == SHEET_SIDES[-1]:
+            break
+    return Picture(uri=data_uri(buffer.getvalue()), width=shown.width, height=shown.height, reduced=shown.size != image.size)

@@ -1,0 +1,268 @@
+"""What a run folder holds, read into plain values; whatever is absent or damaged is named, never guessed.
+
+Every stage leaves files, a run may have stopped anywhere, and a report is most wanted when it did: no reader here fails
+because a file is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medgan import runs
+from medgan.errors import InputError
+
+FID_NAMES = ("fid50k_full", "fid")
+"""Names under which a Frechet Inception Distance is stored, the official definition first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts:
+    """What went into training, counted from the manifest; `excluded` is None where nobody wrote down what was left out."""
+
+    images: int
+    patients: int
+    series: int
+    windows: list[str]
+    planes: list[str]
+    modalities: list[str]
+    spacings: list[str]
+    splits: dict[str, int]
+    excluded: dict[str, int] | None
+    recipe: dict[str, Any]
+    warnings: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Everything the report shows, before any sentence is made of it."""
+
+    config: dict[str, Any]
+    provenance: dict[str, dict[str, Any]]
+    status: dict[str, Any]
+    stats: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    metrics: dict[str, Any]
+    dataset: DatasetFacts | None
+    model: dict[str, Any]
+    samples: list[dict[str, str]]
+    dataset_sheet: Path | None
+    synthetic_sheet: Path | None
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def kimg(self) -> float | None:
+        """Thousands of images shown so far, or None when nothing was trained."""
+        return number(self.stats[-1].get("kimg")) if self.stats else None
+
+    @property
+    def kimg_wanted(self) -> float | None:
+        """Thousands of images asked for."""
+        return number(self.config.get("kimg"))
+
+    @property
+    def chosen_kimg(self) -> float | None:
+        """The snapshot in the bundle; without a bundle the one with the lowest FID so far."""
+        chosen = number(self.model.get("kimg"))
+        if chosen is not None:
+            return chosen
+        curve = self.curve(self.fid_name)
+        return min(curve, key=lambda point: point[1])[0] if curve else None
+
+    @property
+    def fid_name(self) -> str:
+        """The FID that was followed during training: the official one if it was measured."""
+        for name in FID_NAMES:
+            if self.curve(name):
+                return name
+        return FID_NAMES[0]
+
+    def curve(self, metric: str) -> list[tuple[float, float]]:
+        """(kimg, value) of a metric over the evaluations made during training."""
+        points = ((number(row.get("kimg")), metric_value(row, metric)) for row in self.evaluations)
+        return [(kimg, value) for kimg, value in points if kimg is not None and value is not None]
+
+    def trace(self, key: str) -> list[tuple[float, float]]:
+        """(kimg, mean) of a training statistic over the ticks in which it was measured."""
+        points = ((number(row.get("kimg")), number(_mean(row.get(key)))) for row in self.stats)
+        return [(kimg, value) for kimg, value in points if kimg is not None and value is not None]
+
+    @property
+    def not_finite(self) -> list[str]:
+        """Statistics whose mean was stored as null or as a word in some tick: the loss was not finite there."""
+        broken = {key for row in self.stats for key, value in row.items() if isinstance(value, Mapping) and number(_mean(value)) is None}
+        return sorted(broken)
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for anything else; True is not a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def metric_value(evaluation: Mapping[str, Any], name: str) -> float | None:
+    """The value of a metric in one evaluation, or None where it was not measured."""
+    metrics = evaluation.get("metrics")
+    entry = metrics.get(name) if isinstance(metrics, Mapping) else None
+    return number(entry.get("value")) if isinstance(entry, Mapping) else None
+
+
+def read_results(run: Path) -> Results:
+    """Read a run folder, complete or not.
+
+    Args:
+        run: The folder `train` wrote and `generate`, `evaluate` completed.
+
+    Raises:
+        InputError: Nothing in it was written by a run.
+    """
+    missing: list[str] = []
+
+    def wanted(name: str, what: str) -> dict[str, Any]:
+        return _read_json(run / name, name, what, missing)
+
+    config = wanted(runs.CONFIG, "the settings of training")
+    provenance = {"train": wanted(runs.PROVENANCE, "versions, seed and checksums of training")}
+    for stage, name in (("prepare", f"{runs.DATASET}/run.json"), ("generate", f"{runs.SYNTHETIC}/run.json")):
+        provenance[stage] = _read_json(run / name, name, "", [])
+    stats = _last_branch(_read_lines(run / runs.STATS, runs.STATS, "training curves", missing))
+    evaluations = _last_branch(_read_lines(run / runs.EVALUATIONS, runs.EVALUATIONS, "FID during training", missing))
+    metrics = wanted(runs.METRICS, "the final evaluation")
+    metadata = wanted(f"{runs.BUNDLE}/configs/metadata.json", "the trained generator (MONAI bundle)")
+    model = metadata.get("medgan")
+    samples_name = f"{runs.SYNTHETIC}/manifest.csv"
+    samples = _read_csv(run / samples_name, samples_name, "the list of synthetic images", missing)
+    dataset = _read_dataset(run / runs.DATASET, missing)
+    results = Results(
+        config=config,
+        provenance={stage: values for stage, values in provenance.items() if values},
+        status=_read_json(run / runs.STATUS, runs.STATUS, "", []),
+        stats=stats,
+        evaluations=evaluations,
+        metrics=metrics,
+        dataset=dataset,
+        model=dict(model) if isinstance(model, Mapping) else {},
+        samples=samples,
+        dataset_sheet=_existing(run / runs.DATASET / "qc_sheet.png"),
+        synthetic_sheet=_existing(run / runs.SYNTHETIC / "contact_sheet.png") or _last_snapshot(run),
+        missing=missing,
+    )
+    parts = (config, results.provenance, stats, evaluations, metrics, metadata, samples, dataset, results.status, results.synthetic_sheet)
+    if not any(parts):
+        raise InputError("the folder holds no file of a run", fix="give the --out folder of medgan train")
+    return results
+
+
+def _read_json(path: Path, name: str, what: str, missing: list[str]) -> dict[str, Any]:
+    """The object in a JSON file; {} and a line in `missing` when it is absent or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        missing.append(f"{name}: {what}")
+        return {}
+    except (OSError, ValueError):
+        missing.append(f"{name} (cannot be read): {what}")
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _read_lines(path: Path, name: str, what: str, missing: list[str]) -> list[dict[str, Any]]:
+    try:
+        rows = [row for row in runs.read_json_lines(path) if isinstance(row, dict)]
+    except (OSError, ValueError):
+        missing.append(f"{name} (cannot be read): {what}")
+        return []
+    if not rows:
+        missing.append(f"{name}: {what}")
+    return rows
+
+
+def _read_csv(path: Path, name: str, what: str, missing: list[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{key: value or "" for key, value in row.items() if isinstance(key, str)} for row in csv.DictReader(file)]
+    except (FileNotFoundError, NotADirectoryError):
+        missing.append(f"{name}: {what}")
+    except (OSError, ValueError, csv.Error):
+        missing.append(f"{name} (cannot be read): {what}")
+    return []
+
+
+def _last_branch(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in the order of images shown, where a resumed run replaces what a killed one wrote after its last save.
+
+    The file is only ever appended to, so ticks after the saved state stand in it twice: first as the killed run saw
+    them, then as the resumed run did.
+    """
+    kept: list[dict[str, Any]] = []
+    for row in rows:
+        kimg = number(row.get("kimg"))
+        if kimg is None:
+            continue
+        while kept and kept[-1]["kimg"] >= kimg:
+            kept.pop()
+        kept.append(row)
+    return kept
+
+
+def _read_dataset(folder: Path, missing: list[str]) -> DatasetFacts | None:
+    name = f"{runs.DATASET}/manifest.csv"
+    rows = _read_csv(folder / "manifest.csv", name, "counts of images and patients", missing)
+    recipe = _read_json(folder / "recipe.json", f"{runs.DATASET}/recipe.json", "what was done to the scans", missing)
+    fingerprint = _read_json(folder / "fingerprint.json", f"{runs.DATASET}/fingerprint.json", "", [])
+    absent = len(missing)
+    excluded = _read_csv(folder / "excluded.csv", f"{runs.DATASET}/excluded.csv", "what was left out and why", missing)
+    known = len(missing) == absent
+    if not rows and not recipe:
+        return None
+    advice = fingerprint.get("warnings") or fingerprint.get("advice") or []
+    return DatasetFacts(
+        images=len(rows),
+        patients=len({row["subject_key"] for row in rows if row.get("subject_key")}),
+        series=len({row["series_key"] for row in rows if row.get("series_key")}),
+        windows=_common(f"{_plain(row['level'])} / {_plain(row['width'])}" for row in rows if row.get("level") and row.get("width")),
+        planes=_common(row.get("plane", "") for row in rows),
+        modalities=_common(row.get("modality", "") for row in rows),
+        spacings=_common(row.get("spacing_mm", "") for row in rows),
+        splits=dict(sorted(Counter(row["split"] for row in rows if row.get("split")).items())),
+        excluded=dict(Counter(row.get("reason") or "no reason given" for row in excluded).most_common()) if known else None,
+        recipe=recipe,
+        warnings=[str(item.get("text", item.get("code", ""))) if isinstance(item, Mapping) else str(item) for item in _as_list(advice)],
+    )
+
+
+def _common(values: Any) -> list[str]:
+    """Distinct non-empty words, the most frequent first."""
+    return [value for value, _ in Counter(value for value in values if value).most_common()]
+
+
+def _plain(text: str) -> str:
+    """`50.0` as `50`; text that is no number stays."""
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text
+
+
+def _as_list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _mean(value: Any) -> Any:
+    return value.get("mean") if isinstance(value, Mapping) else value
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _last_snapshot(run: Path) -> Path | None:
+    """The newest contact sheet of training, for a run that never came to `generate`."""
+    return max((run / runs.SNAPSHOTS).glob("fakes*.png"), default=None)

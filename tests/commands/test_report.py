@@ -1,0 +1,44 @@
+"""`medgan report`: a file, a JSON answer, and one line where it cannot."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from click.testing import CliRunner
+
+from medgan.commands.report import command
+from tests.reports.folder import make_run
+
+
+def medgan(*words):
+    return subprocess.run([sys.executable, "-m", "medgan", *map(str, words)], capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_it_writes_into_the_run_folder_and_answers_in_json(tmp_path):
+    run = make_run(tmp_path / "run")
+    done = medgan("report", run)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["verdict"] == "Complete, with remarks"
+    assert answer["checks"]["Final FID"] == "look"
+    assert answer["missing"] == []
+    assert (run / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_out_figures_and_no_sheet(tmp_path):
+    run = make_run(tmp_path / "run")
+    words = [str(run), "--out", str(tmp_path / "a" / "r.html"), "--figures", str(tmp_path / "f"), "--no-sheet"]
+    done = CliRunner().invoke(command, words)
+    assert done.exit_code == 0, done.output
+    assert "left out of this file on request" in (tmp_path / "a" / "r.html").read_text(encoding="utf-8")
+    assert (tmp_path / "f" / "curves.png").exists()
+    assert not (run / "report.html").exists()
+
+
+def test_a_folder_of_something_else_is_one_line_and_66(tmp_path):
+    done = medgan("report", tmp_path)
+    assert done.returncode == 66
+    assert done.stderr.strip() == "ERROR E_INPUT the folder holds no file of a run; fix: give the --out folder of medgan train"
+    assert list(tmp_path.iterdir()) == []
