@@ -272,3 +272,17 @@ def test_help_needs_no_folder(place: Place, words: tuple[str, ...]):
         assert done.returncode == 0
         assert "--run-name" in done.stdout
         assert "--kimg" in done.stdout
+
+
+def test_the_banner_counts_gpus_of_a_kind(place: Place, tmp_path: Path):
+    # What the driver's own tool prints on a DGX, one row per GPU.
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n" + "echo 'NVIDIA H200, 143771 MiB, 570.86.15'\n" * 8)
+    tool.chmod(0o755)
+    assert (
+        "GPU 8 x NVIDIA H200, 143771 MiB, 570.86.15"
+        in place("fine", env={"PATH": f"{tool.parent}:{os.environ['PATH']}"}).stderr.splitlines()
+    )
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert "GPU none (nvidia-smi fails)" in place("fine", env={"PATH": f"{tool.parent}:{os.environ['PATH']}"}).stderr

@@ -25,7 +25,7 @@ HARDENED: dict[str, Any] = {
     "read_only": True,
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
-    "tmpfs": {"/tmp": "size=2g"},  # noqa: S108 (inside the container)
+    "tmpfs": {"/tmp": "size=2g"},
     "user": "12345:12345",
 }
 
