@@ -9,9 +9,10 @@ FROM ${BASE}
 
 # Further words for the `pip install` of torch alone: its wheel is the one thing that differs between machines.
 ARG TORCH_OPTIONS=""
-COPY constraints.txt pyproject.toml /opt/medgan/
-RUN pip install --no-cache-dir --constraint /opt/medgan/constraints.txt ${TORCH_OPTIONS} torch \
- && python -c "import pathlib, tomllib; t = tomllib.loads(pathlib.Path('/opt/medgan/pyproject.toml').read_text()); print(*t['project']['dependencies'], sep='\n')" > /tmp/requirements.txt \
+COPY constraints.txt /opt/medgan/
+RUN pip install --no-cache-dir --constraint /opt/medgan/constraints.txt ${TORCH_OPTIONS} torch
+COPY pyproject.toml /opt/medgan/
+RUN python -c "import pathlib, tomllib; t = tomllib.loads(pathlib.Path('/opt/medgan/pyproject.toml').read_text()); print(*t['project']['dependencies'], sep='\n')" > /tmp/requirements.txt \
  && pip install --no-cache-dir --constraint /opt/medgan/constraints.txt --requirement /tmp/requirements.txt \
  && rm /tmp/requirements.txt
 
@@ -51,3 +52,462 @@ LABEL org.opencontainers.image.title="medgan" \
 # No USER: XNAT's output folder belongs to XNAT's own user, so the platform chooses who runs this.
 WORKDIR /opt/medgan
 ENTRYPOINT ["python", "-m", "plugin"]
+
+# Written by `python -m plugin.xnat write`: pulling the image registers this command in XNAT.
+LABEL org.nrg.commands="[\
+ {\
+  \"name\": \"medgan-train\",\
+  \"label\": \"medgan: train a generator of synthetic images\",\
+  \"description\": \"Trains StyleGAN2-ADA on the scans stored here and returns synthetic images, metrics, the model and a report. The form can be left as it is. For one Docker server with the NVIDIA runtime.\",\
+  \"version\": \"0.1.0+ee4a3c05\",\
+  \"schema-version\": \"1.0\",\
+  \"info-url\": \"https://arxiv.org/abs/2210.03786\",\
+  \"image\": \"medgan:0.1.0\",\
+  \"type\": \"docker\",\
+  \"command-line\": \"train\",\
+  \"override-entrypoint\": false,\
+  \"mounts\": [\
+   {\
+    \"name\": \"input\",\
+    \"writable\": false,\
+    \"path\": \"/input\"\
+   },\
+   {\
+    \"name\": \"output\",\
+    \"writable\": true,\
+    \"path\": \"/output\"\
+   }\
+  ],\
+  \"environment-variables\": {\
+   \"MEDGAN_RECIPE\": \"#recipe#\",\
+   \"MEDGAN_MASK_LABEL\": \"#mask_label#\",\
+   \"MEDGAN_WINDOW\": \"#window#\",\
+   \"MEDGAN_SIZE\": \"#size#\",\
+   \"MEDGAN_PRESET\": \"#preset#\",\
+   \"MEDGAN_KIMG\": \"#kimg#\",\
+   \"MEDGAN_GAMMA\": \"#gamma#\",\
+   \"MEDGAN_MIRROR\": \"#mirror#\",\
+   \"MEDGAN_AUGMENT\": \"#augment#\",\
+   \"MEDGAN_IMAGES\": \"#images#\",\
+   \"MEDGAN_SEED\": \"#seed#\",\
+   \"MEDGAN_TIME_BUDGET\": \"#time_budget#\"\
+  },\
+  \"ports\": {},\
+  \"inputs\": [\
+   {\
+    \"name\": \"recipe\",\
+    \"label\": \"Recipe\",\
+    \"description\": \"what is done to the scans\",\
+    \"type\": \"select-one\",\
+    \"required\": false,\
+    \"default-value\": \"ct-liver\",\
+    \"replacement-key\": \"#recipe#\",\
+    \"select-values\": [\
+     \"ct-liver\"\
+    ]\
+   },\
+   {\
+    \"name\": \"mask_label\",\
+    \"label\": \"Mask label\",\
+    \"description\": \"keep slices with this label of the masks (0: the recipe's own, -1: every slice)\",\
+    \"type\": \"number\",\
+    \"required\": false,\
+    \"default-value\": \"0\",\
+    \"replacement-key\": \"#mask_label#\"\
+   },\
+   {\
+    \"name\": \"window\",\
+    \"label\": \"Window (level width)\",\
+    \"description\": \"window level and width in the scan's unit, e.g. 50 350 (empty: the recipe's own)\",\
+    \"type\": \"string\",\
+    \"required\": false,\
+    \"default-value\": \"\",\
+    \"replacement-key\": \"#window#\"\
+   },\
+   {\
+    \"name\": \"size\",\
+    \"label\": \"Image size (px)\",\
+    \"description\": \"side of the images in pixels: 32 to 1024, a power of two\",\
+    \"type\": \"number\",\
+    \"required\": false,\
+    \"default-value\": \"256\",\
+    \"replacement-key\": \"#size#\"\
+   },\
+   {\
+    \"name\": \"preset\",\
+    \"label\": \"Training preset\",\
+    \"description\": \"settings of the training\",\
+    \"type\": \"select-one\",\
+    \"required\": false,\
+    \"default-value\": \"auto\",\
+    \"replacement-key\": \"#preset#\",\
+    \"select-values\": [\
+     \"paper-2210.03786\",\
+     \"stylegan2\",\
+     \"paper256\",\
+     \"paper512\",\
+     \"paper1024\",\
+     \"auto\",\
+     \"quick\",\
+     \"demo\"\
+    ]\
+   },\
+   {\
+    \"name\": \"kimg\",\
+    \"label\": \"Training length (kimg)\",\
+    \"description\": \"length of the training in thousands of images shown (0: the preset's own)\",\
+    \"type\": \"number\",\
+    \"required\": false,\
+    \"default-value\": \"1000\",\
+    \"replacement-key\": \"#kimg#\"\
+   },\
+   {\
+    \"name\": \"gamma\",\
+    \"label\": \"R1 gamma\",\
+    \"description\": \"weight of the R1 penalty (0: the preset's own)\",\
+    \"type\": \"number\",\
+    \"required\": false,\
+    \"default-value\": \"0\",\
+    \"replacement-key\": \"#gamma#\"\
+   },\
+   {\
+    \"name\": \"mirror\",\
+    \"label\": \"Mirror (x-flip)\",\
+    \"description\": \"left-right flips\",\
+    \"type\": \"select-one\",\
+    \"required\": false,\
+    \"default-value\": \"preset\",\
+    \"replacement-key\": \"#mirror#\",\
+    \"select-values\": [\
+     \"preset\",\
+     \"yes\",\
+     \"no\"\
+    ]\
+   },\
+   {\
+    \"name\": \"augment\",\
+    \"label\": \"Augmentation\",\
+    \"description\": \"augmentation\",\
+    \"type\": \"select-one\",\
+    \"required\": false,\
+    \"default-value\": \"preset\",\
+    \"replacement-key\": \"#augment#\",\
+    \"select-values\": [\
+     \"preset\",\
+     \"none\",\
+     \"ada\",\
+     \"fixed\"\
+    ]\
+   },\
+   {\
+    \"name\": \"images\",\
+    \"label\": \"Synthetic images\",\
+    \"description\": \"synthetic images to give back\",\
+    \"type\": \"number\",\
+    \"required\": false,\
+    \"default-value\": \"1000\",\
+    \"replacement-key\": \"#images#\"\
+   },\
+   {\
+    \"name\": \"seed\",\
+    \"label\": \"Seed\",\
+    \"description\": \"seed of split, weights and all draws\",\
+    \"type\": \"number\",\
+    \"required\": false,\
+    \"default-value\": \"0\",\
+    \"replacement-key\": \"#seed#\"\
+   },\
+   {\
+    \"name\": \"time_budget\",\
+    \"label\": \"Time budget\",\
+    \"description\": \"stop after this long, e.g. 20h, keep the state and give back the best so far\",\
+    \"type\": \"string\",\
+    \"required\": false,\
+    \"default-value\": \"\",\
+    \"replacement-key\": \"#time_budget#\"\
+   },\
+   {\
+    \"name\": \"target\",\
+    \"description\": \"XNAT's address of what was launched on.\",\
+    \"type\": \"string\",\
+    \"required\": false\
+   },\
+   {\
+    \"name\": \"project-id\",\
+    \"description\": \"The project that holds it.\",\
+    \"type\": \"string\",\
+    \"required\": false\
+   }\
+  ],\
+  \"outputs\": [\
+   {\
+    \"name\": \"report\",\
+    \"description\": \"One HTML file to read first, with figures, log and what became of every scan.\",\
+    \"required\": true,\
+    \"mount\": \"output\",\
+    \"path\": \"report\"\
+   },\
+   {\
+    \"name\": \"synthetic\",\
+    \"description\": \"Synthetic images as one zip of PNGs, with a manifest and a contact sheet.\",\
+    \"required\": true,\
+    \"mount\": \"output\",\
+    \"path\": \"synthetic\"\
+   },\
+   {\
+    \"name\": \"metrics\",\
+    \"description\": \"FID and the curves of the training, as JSON and pictures.\",\
+    \"required\": true,\
+    \"mount\": \"output\",\
+    \"path\": \"metrics\"\
+   },\
+   {\
+    \"name\": \"model\",\
+    \"description\": \"The trained generator as a MONAI bundle, with its model card.\",\
+    \"required\": true,\
+    \"mount\": \"output\",\
+    \"path\": \"model\"\
+   },\
+   {\
+    \"name\": \"checkpoint\",\
+    \"description\": \"The state of an unfinished training; a later launch goes on from it.\",\
+    \"required\": true,\
+    \"mount\": \"output\",\
+    \"path\": \"checkpoint\"\
+   }\
+  ],\
+  \"xnat\": [\
+   {\
+    \"name\": \"project\",\
+    \"label\": \"medgan: train on this project\",\
+    \"description\": \"One generator from every scan of the project.\",\
+    \"contexts\": [\
+     \"xnat:projectData\"\
+    ],\
+    \"external-inputs\": [\
+     {\
+      \"name\": \"project\",\
+      \"description\": \"The project whose scans are mounted at /input, read-only.\",\
+      \"type\": \"Project\",\
+      \"required\": true,\
+      \"provides-files-for-command-mount\": \"input\",\
+      \"load-children\": false\
+     }\
+    ],\
+    \"derived-inputs\": [\
+     {\
+      \"name\": \"project-uri\",\
+      \"type\": \"string\",\
+      \"required\": true,\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"project\",\
+      \"derived-from-xnat-object-property\": \"uri\",\
+      \"provides-value-for-command-input\": \"target\"\
+     },\
+     {\
+      \"name\": \"project-id\",\
+      \"type\": \"string\",\
+      \"required\": true,\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"project\",\
+      \"derived-from-xnat-object-property\": \"id\",\
+      \"provides-value-for-command-input\": \"project-id\"\
+     }\
+    ],\
+    \"output-handlers\": [\
+     {\
+      \"name\": \"report-resource\",\
+      \"accepts-command-output\": \"report\",\
+      \"as-a-child-of\": \"project\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_REPORT\"\
+     },\
+     {\
+      \"name\": \"synthetic-resource\",\
+      \"accepts-command-output\": \"synthetic\",\
+      \"as-a-child-of\": \"project\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_SYNTHETIC\"\
+     },\
+     {\
+      \"name\": \"metrics-resource\",\
+      \"accepts-command-output\": \"metrics\",\
+      \"as-a-child-of\": \"project\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_METRICS\"\
+     },\
+     {\
+      \"name\": \"model-resource\",\
+      \"accepts-command-output\": \"model\",\
+      \"as-a-child-of\": \"project\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_MODEL\"\
+     },\
+     {\
+      \"name\": \"checkpoint-resource\",\
+      \"accepts-command-output\": \"checkpoint\",\
+      \"as-a-child-of\": \"project\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_CHECKPOINT\"\
+     }\
+    ]\
+   },\
+   {\
+    \"name\": \"session\",\
+    \"label\": \"medgan: train on this session\",\
+    \"description\": \"One generator from one session. Launched on many sessions, it makes one training for each.\",\
+    \"contexts\": [\
+     \"xnat:imageSessionData\"\
+    ],\
+    \"external-inputs\": [\
+     {\
+      \"name\": \"session\",\
+      \"description\": \"The session whose scans are mounted at /input, read-only.\",\
+      \"type\": \"Session\",\
+      \"required\": true,\
+      \"provides-files-for-command-mount\": \"input\"\
+     }\
+    ],\
+    \"derived-inputs\": [\
+     {\
+      \"name\": \"session-uri\",\
+      \"type\": \"string\",\
+      \"required\": true,\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"session\",\
+      \"derived-from-xnat-object-property\": \"uri\",\
+      \"provides-value-for-command-input\": \"target\"\
+     },\
+     {\
+      \"name\": \"session-id\",\
+      \"type\": \"string\",\
+      \"required\": true,\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"session\",\
+      \"derived-from-xnat-object-property\": \"project-id\",\
+      \"provides-value-for-command-input\": \"project-id\"\
+     }\
+    ],\
+    \"output-handlers\": [\
+     {\
+      \"name\": \"report-resource\",\
+      \"accepts-command-output\": \"report\",\
+      \"as-a-child-of\": \"session\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_REPORT\"\
+     },\
+     {\
+      \"name\": \"synthetic-resource\",\
+      \"accepts-command-output\": \"synthetic\",\
+      \"as-a-child-of\": \"session\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_SYNTHETIC\"\
+     },\
+     {\
+      \"name\": \"metrics-resource\",\
+      \"accepts-command-output\": \"metrics\",\
+      \"as-a-child-of\": \"session\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_METRICS\"\
+     },\
+     {\
+      \"name\": \"model-resource\",\
+      \"accepts-command-output\": \"model\",\
+      \"as-a-child-of\": \"session\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_MODEL\"\
+     },\
+     {\
+      \"name\": \"checkpoint-resource\",\
+      \"accepts-command-output\": \"checkpoint\",\
+      \"as-a-child-of\": \"session\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_CHECKPOINT\"\
+     }\
+    ]\
+   },\
+   {\
+    \"name\": \"scan\",\
+    \"label\": \"medgan: train on this scan\",\
+    \"description\": \"One generator from one scan. Launched on many scans, it makes one training for each.\",\
+    \"contexts\": [\
+     \"xnat:imageScanData\"\
+    ],\
+    \"external-inputs\": [\
+     {\
+      \"name\": \"scan\",\
+      \"description\": \"The scan whose scans are mounted at /input, read-only.\",\
+      \"type\": \"Scan\",\
+      \"required\": true,\
+      \"provides-files-for-command-mount\": \"input\"\
+     }\
+    ],\
+    \"derived-inputs\": [\
+     {\
+      \"name\": \"scan-uri\",\
+      \"type\": \"string\",\
+      \"required\": true,\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"scan\",\
+      \"derived-from-xnat-object-property\": \"uri\",\
+      \"provides-value-for-command-input\": \"target\"\
+     },\
+     {\
+      \"name\": \"scan-session\",\
+      \"type\": \"Session\",\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"scan\"\
+     },\
+     {\
+      \"name\": \"scan-session-id\",\
+      \"type\": \"string\",\
+      \"required\": true,\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"scan-session\",\
+      \"derived-from-xnat-object-property\": \"project-id\",\
+      \"provides-value-for-command-input\": \"project-id\"\
+     }\
+    ],\
+    \"output-handlers\": [\
+     {\
+      \"name\": \"report-resource\",\
+      \"accepts-command-output\": \"report\",\
+      \"as-a-child-of\": \"scan\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_REPORT\"\
+     },\
+     {\
+      \"name\": \"synthetic-resource\",\
+      \"accepts-command-output\": \"synthetic\",\
+      \"as-a-child-of\": \"scan\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_SYNTHETIC\"\
+     },\
+     {\
+      \"name\": \"metrics-resource\",\
+      \"accepts-command-output\": \"metrics\",\
+      \"as-a-child-of\": \"scan\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_METRICS\"\
+     },\
+     {\
+      \"name\": \"model-resource\",\
+      \"accepts-command-output\": \"model\",\
+      \"as-a-child-of\": \"scan\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_MODEL\"\
+     },\
+     {\
+      \"name\": \"checkpoint-resource\",\
+      \"accepts-command-output\": \"checkpoint\",\
+      \"as-a-child-of\": \"scan\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_CHECKPOINT\"\
+     }\
+    ]\
+   }\
+  ],\
+  \"shm-size\": 2147483648,\
+  \"runtime\": \"nvidia\"\
+ }\
+]"

@@ -81,14 +81,17 @@ def _command(settings: type, run: Run, name: str, check_only: bool, text: str) -
     def command(
         input: Path | None, output: Path | None, work: Path | None, weights: Path | None, run_name: str | None, quiet: bool, **flags: Any
     ) -> None:
-        config = resolve(settings(), flags)
+        config, name_of_run = resolve(settings(), flags), checked_run_name(run_name)
+        source, target = input or DEFAULTS["input"], output or DEFAULTS["output"]
         folders = Folders(
-            input=input or DEFAULTS["input"],
-            output=output or DEFAULTS["output"],
-            work=work or default_work(output or DEFAULTS["output"]),
+            input=source,
+            output=target,
+            work=work or default_work(name, source.absolute(), target.absolute(), name_of_run, config),
             weights=weights or (DEFAULTS["weights"] if DEFAULTS["weights"].is_dir() else None),
         )
-        perform(run, config, folders, run_name=checked_run_name(run_name), check_only=check_only, quiet=quiet)
+        status = perform(run, config, folders, run_name=name_of_run, check_only=check_only, quiet=quiet)
+        if work is None and status != "partial":
+            shutil.rmtree(folders.work, ignore_errors=True)
 
     return command
 
@@ -111,8 +114,11 @@ def checked_run_name(given: str | None) -> str:
     return name
 
 
-def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_only: bool, quiet: bool) -> None:
+def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_only: bool, quiet: bool) -> str:
     """Run one job between its folders; print RESULT as the last line of stdout.
+
+    Returns:
+        The job's status: `complete`, `partial` or `checked`.
 
     Raises:
         MedganError: Whatever went wrong, with its exit code; report/error.json and report/run.log are written where the output allows it.
@@ -144,7 +150,9 @@ def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_onl
             raise problem from None
         with atomic(report / "run.log") as temporary:
             shutil.copyfile(log, temporary)
-    print(result_line(result), flush=True)
+    fields = result.fields()
+    print("RESULT " + " ".join(f"{name}={value}" for name, value in fields.items()), flush=True)
+    return str(fields["status"])
 
 
 def _shown(name: str, folder: Path) -> str:
@@ -187,12 +195,6 @@ def fill(output: Path, run_name: str, reason: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if next(folder.iterdir(), None) is None:
             write_text(folder / "README.txt", f"{name}: {reason}.\n")
-
-
-def result_line(result: Any) -> str:
-    """`RESULT status=complete kimg=1000 ...` from what the job returns."""
-    words = " ".join(f"{name}={value}" for name, value in result.fields().items())
-    return f"RESULT {words}"
 
 
 class Tee:

@@ -438,7 +438,7 @@ def default_text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return " ".join(default_text(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _names(kind: str, entries: Iterable[Object], *, plain: bool = False) -> Problems:

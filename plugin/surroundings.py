@@ -6,6 +6,7 @@ Everything here runs before torch is imported, so that a wrong mount fails in a 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pwd
 import runpy
@@ -209,9 +210,10 @@ def _weights(folder: Path | None) -> str:
     return f"{len(found)} found" if found else "none found"
 
 
-def default_work(output: Path) -> Path:
-    """The scratch folder when none is given: under $TMPDIR, and one per output, so that the same command finds its state again."""
-    import hashlib
+def default_work(*what: object) -> Path:
+    """The scratch folder when none is given: under $TMPDIR, and one per command line.
 
-    key = hashlib.sha256(os.fsencode(output.absolute())).hexdigest()[:12]
+    The same command finds its state again and goes on; another one never meets a state that is not its own.
+    """
+    key = hashlib.sha256(repr(what).encode()).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"medgan-{os.geteuid()}-{key}"

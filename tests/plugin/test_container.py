@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from plugin.container import RESOURCES
-from plugin.surroundings import BANNER_LINES, default_work
+from plugin.surroundings import BANNER_LINES
 from plugin.xnat import ROOT
 from tests.plugin.small import PLANTED
 
@@ -260,9 +260,19 @@ def test_an_earlier_failure_is_gone_after_a_good_run(place: Place):
     assert "report/error.json" not in place.files()
 
 
-def test_the_scratch_folder_belongs_to_one_output(tmp_path: Path):
-    assert default_work(tmp_path / "a") == default_work(tmp_path / "a")
-    assert default_work(tmp_path / "a") != default_work(tmp_path / "b")
+def test_the_scratch_folder_belongs_to_one_command(place: Place, tmp_path: Path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+
+    def run(how: str, *words: str) -> list[str]:
+        place(how, "--input", str(place.input), "--output", str(place.output), *words, folders=False, env={"TMPDIR": str(scratch)})
+        return sorted(path.name for path in scratch.iterdir())
+
+    kept = run("data")
+    assert len(kept) == 1  # a failed run leaves its state for the next try
+    assert run("data") == kept  # which finds it
+    assert len(run("data", "--seed", "1")) == 2  # another command has another folder
+    assert kept[0] not in run("fine")  # and what is complete needs none
 
 
 @pytest.mark.parametrize("words", [("--help",), ("--version",)])
