@@ -15,8 +15,8 @@ from medgan.errors import OutputError
 from medgan.reports.citation import NOT_FOR_DIAGNOSIS, REFERENCES, SENTENCE, citation_text
 from medgan.reports.commandline import command_line, looks_like_path, without_paths
 from medgan.reports.pictures import data_uri, read_sheet
-from medgan.reports.results import FID_NAMES, Results, metric_value, number, read_results
-from medgan.reports.verdict import amount, fid_text, verdict
+from medgan.reports.results import FID_NAMES, DatasetFacts, Results, metric_value, number, read_results
+from medgan.reports.verdict import amount, count, fid_text, verdict
 
 # A long training has hundreds of evaluations; the curve shows them all, the table a dozen.
 EVALUATION_ROWS = 12
@@ -151,18 +151,30 @@ def _data_rows(results: Results) -> list[tuple[str, str]]:
         ("Patients", amount(dataset.patients) if dataset.patients else ""),
         ("Scans (series)", amount(dataset.series) if dataset.series else ""),
         ("Modality", ", ".join(dataset.modalities)),
-        ("Intensity window", _windows(dataset.windows, dataset.modalities)),
+        ("Intensities", _intensities(dataset)),
         ("Plane", ", ".join(dataset.planes)),
         ("Size", f"{amount(size)} × {amount(size)} pixels" if size else ""),
         ("Spacing", _spacings(dataset.spacings)),
-        ("Split by patient", ", ".join(f"{name} {amount(n)}" for name, n in dataset.splits.items())),
+        ("Held out, by patient", count(dataset.held_out, "image") if dataset.held_out else ""),
     ]
     return [(name, str(value)) for name, value in rows if value]
 
 
-def _windows(windows: list[str], modalities: list[str]) -> str:
+def _intensities(dataset: DatasetFacts) -> str:
+    """How the scans' values became grey; where the volume itself sets the window, its rule instead of hundreds of windows."""
+    recipe = dataset.recipe
+    percentiles = recipe.get("percentiles")
+    if recipe.get("intensity") == "percentile" and isinstance(percentiles, list) and len(percentiles) == 2:
+        return f"percentiles {_word(percentiles[0])} to {_word(percentiles[1])} of each volume"
+    if recipe.get("intensity") == "minmax":
+        return "whole range of each volume"
+    if recipe.get("intensity") == "stored":
+        return "as stored"
+    return _windows(dataset.windows, " HU" if dataset.modalities == ["CT"] else "")
+
+
+def _windows(windows: list[str], unit: str) -> str:
     """Level and width, and what they do to the ends of the range."""
-    unit = " HU" if modalities == ["CT"] else ""
     shown = []
     for window in windows[:4]:
         try:
@@ -271,10 +283,10 @@ def _warnings(results: Results) -> list[tuple[str, str]]:
 
 def _commands(results: Results) -> list[tuple[str, str]]:
     """One command per stage that left its settings, as (what it does, command)."""
-    prepare = {**(results.dataset.recipe if results.dataset else {}), **results.provenance.get("prepare", {}).get("settings", {})}
+    prepare = results.provenance.get("prepare", {}).get("settings") or _recipe_settings(results)
     generate = results.provenance.get("generate", {}).get("settings", {})
     commands = []
-    if name := prepare.get("recipe") or prepare.get("name"):
+    if name := prepare.get("recipe"):
         options = ("mask_label", "window", "window_preset", "size", "plane", "min_mask_pixels", "held_out", "seed")
         commands.append(
             ("Scans to dataset", command_line(f"medgan prepare SCANS DATA.zip --recipe {shlex.quote(str(name))}", prepare, options))
@@ -288,6 +300,15 @@ def _commands(results: Results) -> list[tuple[str, str]]:
         start = f"medgan evaluate --real DATA.zip --bundle RUN/bundle --out metrics.json --metrics {','.join(metrics)}"
         commands.append(("Images to figures", command_line(start, results.metrics, ("resize", "n_fake", "seed"))))
     return [*commands, ("Figures to this report", "medgan report RUN")]
+
+
+def _recipe_settings(results: Results) -> dict[str, Any]:
+    """The settings of `prepare` that lead to the stored recipe, for a run folder that knows the recipe only."""
+    recipe = results.dataset.recipe if results.dataset else {}
+    settings = {name: recipe.get(name) for name in ("mask_label", "size", "plane", "min_mask_pixels")}
+    if recipe.get("intensity") == "window":
+        settings["window"] = [recipe.get("level"), recipe.get("width")]
+    return {"recipe": recipe.get("name"), **settings}
 
 
 def _seeds(results: Results) -> dict[str, Any]:

@@ -24,16 +24,19 @@ FID_NAMES = ("fid50k_full", "fid")
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
-    """What went into training, counted from the manifest; `excluded` is None where nobody wrote down what was left out."""
+    """What the network learned from, counted from the manifest without the held-out patients.
+
+    `excluded` counts slices by reason; it is None where nobody wrote down what was left out.
+    """
 
     images: int
+    held_out: int
     patients: int
     series: int
     windows: list[str]
     planes: list[str]
     modalities: list[str]
     spacings: list[str]
-    splits: dict[str, int]
     excluded: dict[str, int] | None
     recipe: dict[str, Any]
     warnings: list[str]
@@ -220,22 +223,34 @@ def _read_dataset(folder: Path, missing: list[str]) -> DatasetFacts | None:
     absent = len(missing)
     excluded = _read_csv(folder / "excluded.csv", f"{runs.DATASET}/excluded.csv", "what was left out and why", missing)
     known = len(missing) == absent
-    if not rows and not recipe:
+    if not rows and not recipe and not fingerprint:
         return None
-    advice = fingerprint.get("warnings") or fingerprint.get("advice") or []
+    held_out = [row for row in rows if row.get("split", "").replace("_", "-") == "held-out"]
+    rows = [row for row in rows if row.get("split", "").replace("_", "-") != "held-out"]
+    advice = fingerprint.get("advice") or []
     return DatasetFacts(
-        images=len(rows),
+        # A set made elsewhere has no manifest, only its counts.
+        images=len(rows) or int(number(fingerprint.get("images")) or 0),
+        held_out=len(held_out),
         patients=len({row["subject_key"] for row in rows if row.get("subject_key")}),
         series=len({row["series_key"] for row in rows if row.get("series_key")}),
         windows=_common(f"{_plain(row['level'])} / {_plain(row['width'])}" for row in rows if row.get("level") and row.get("width")),
         planes=_common(row.get("plane", "") for row in rows),
         modalities=_common(row.get("modality", "") for row in rows),
         spacings=_common(row.get("spacing_mm", "") for row in rows),
-        splits=dict(sorted(Counter(row["split"] for row in rows if row.get("split")).items())),
-        excluded=dict(Counter(row.get("reason") or "no reason given" for row in excluded).most_common()) if known else None,
+        excluded=_left_out(excluded) if known else None,
         recipe=recipe,
         warnings=[str(item.get("text", item.get("code", ""))) if isinstance(item, Mapping) else str(item) for item in _as_list(advice)],
     )
+
+
+def _left_out(rows: list[dict[str, str]]) -> dict[str, int]:
+    """Slices by reason, the most frequent first; a row stands for `count` of them (a range of slices, a whole scan)."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        count = row.get("count", "")
+        counts[row.get("reason") or "no reason given"] += int(count) if count.isascii() and count.isdigit() else 1
+    return dict(counts.most_common())
 
 
 def _common(values: Any) -> list[str]:

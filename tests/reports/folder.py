@@ -103,12 +103,12 @@ def provenance(stage: str, settings: dict[str, Any], inputs: dict[str, str]) -> 
     }
 
 
-def manifest_rows(images: int = 92) -> list[dict[str, Any]]:
+def manifest_rows(images: int = 92, held_out: int = 5) -> list[dict[str, Any]]:
     return [
         {
             "image": f"00000/img{n:08d}.png",
             "sha256": f"{n:064x}",
-            "subject_key": "a1b2c3d4" if n < 20 else "e5f60718",
+            "subject_key": "a1b2c3d4" if n < 20 else "e5f60718" if n < images else "0badcafe",
             "session_key": "11112222" if n < 20 else "33334444",
             "series_key": "99990000" if n < 20 else "77776666",
             "slice_index": n,
@@ -118,14 +118,14 @@ def manifest_rows(images: int = 92) -> list[dict[str, Any]]:
             "spacing_mm": "0.977x0.977x2" if n < 20 else "3x3x3",
             "level": "50.0",
             "width": "350.0",
-            "split": "train",
+            "split": "train" if n < images else "held-out",
         }
-        for n in range(images)
+        for n in range(images + held_out)
     ]
 
 
 def make_run(run: Path) -> Path:
-    """A complete run of 2 kimg: 92 slices of 2 patients, the network of 1.5 kimg kept, 64 synthetic images, FID 208.55."""
+    """A complete run of 2 kimg: 92 slices of 2 patients and 5 held out, the network of 1.5 kimg kept, 64 synthetic images, FID 208.55."""
     write(
         run / "config.json", {"family": "stylegan2", "kimg": 2.0, "batch": 16, "gamma": 0.8, "ada_target": 0.6, "seed": 7, "mirror": True}
     )
@@ -135,10 +135,14 @@ def make_run(run: Path) -> Path:
     lines(run / "metrics.jsonl", [{"kimg": kimg, **evaluation(fid, n_fake=256)} for kimg, fid in FIDS])
     write(run / "metrics.json", evaluation(208.55))
     table(run / "dataset" / "manifest.csv", manifest_rows())
-    reasons = ["no voxel of the mask"] * 40 + ["duplicate of another slice"] * 3
-    table(run / "dataset" / "excluded.csv", [{"series_key": "77776666", "slice_index": n, "reason": r} for n, r in enumerate(reasons)])
-    write(run / "dataset" / "recipe.json", {"name": "ct-liver", "title": "Liver CT", "size": 64, "plane": "axial", "window": [50.0, 350.0]})
-    write(run / "dataset" / "fingerprint.json", {"patients": 2, "warnings": ["fewer than 1,000 slices"]})
+    excluded = [("slice without the label", 38, "0-37"), ("slice without the label", 2, "90-91"), ("duplicate", 3, "5, 7, 9")]
+    rows = [{"level": "slice", "reason": reason, "slices": slices, "count": n, "key": "77776666"} for reason, n, slices in excluded]
+    table(run / "dataset" / "excluded.csv", rows)
+    window = {"intensity": "window", "level": 50.0, "width": 350.0, "percentiles": [0.5, 99.5]}
+    write(
+        run / "dataset" / "recipe.json", {"name": "ct-liver", "title": "Liver CT", "size": 64, "plane": "axial", "mask_label": 1, **window}
+    )
+    write(run / "dataset" / "fingerprint.json", {"patients": 2, "images": 97, "advice": ["2 patients: below 30"]})
     sheet(run / "dataset" / "qc_sheet.png")
     write(
         run / "bundle" / "configs" / "metadata.json", {"medgan": {"family": "stylegan2", "kimg": 1.5, "arguments": {"img_resolution": 64}}}

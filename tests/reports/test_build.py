@@ -142,11 +142,12 @@ def test_every_number_is_the_folders(report):
         "c0" * 32,
         "tf1",
         "FID_FEW_IMAGES 92 real images: a smoke figure.",
-        "fewer than 1,000 slices",
+        "2 patients: below 30",
+        "Held out, by patient 5 images",
         "Images 92",
         "Patients 2",
-        "no voxel of the mask 40",
-        "duplicate of another slice 3",
+        "slice without the label 40",
+        "duplicate 3",
         "L 50 / W 350: −125 HU becomes black, 225 HU white",
         "3 × 3 × 3 mm; 0.977 × 0.977 × 2 mm",
         "64 × 64 pixels",
@@ -160,7 +161,7 @@ def test_every_number_is_the_folders(report):
         "seed 7",
         "2026-01-31T12:07:10Z",
         "medgan demo --kimg 2",
-        "medgan prepare SCANS DATA.zip --recipe ct-liver --window 50 350 --size 64 --plane axial",
+        "medgan prepare SCANS DATA.zip --recipe ct-liver --mask-label 1 --window 50 350 --size 64 --plane axial",
         "medgan train --data DATA.zip --out NEW_RUN --config RUN/config.json",
         "medgan generate --bundle RUN/bundle --out IMAGES --seeds 0-63 --psi 0.7",
         "medgan evaluate --real DATA.zip --bundle RUN/bundle --out metrics.json --metrics fid50k_full --resize tf1 --n-fake 500",
@@ -200,7 +201,7 @@ def test_real_images_stay_out_when_asked(run):
 def test_strings_of_the_run_are_text_never_markup(tmp_path):
     run = make_run(tmp_path / "run")
     write(run / "dataset/recipe.json", {"name": HOSTILE, "title": HOSTILE, "size": HOSTILE, "plane": HOSTILE})
-    write(run / "dataset/fingerprint.json", {"warnings": [HOSTILE, {"text": HOSTILE}]})
+    write(run / "dataset/fingerprint.json", {"advice": [HOSTILE, {"text": HOSTILE}]})
     write(run / "dataset/manifest.csv", "subject_key,plane,modality,spacing_mm,level,width\n" + 5 * "a,<b>,<i>,<u>,<s>,<s>\n")
     write(run / "dataset/excluded.csv", "reason\n<img src=x onerror=alert(1)>\n")
     result = evaluation(7.0)
@@ -313,6 +314,21 @@ def test_metrics_of_other_shapes_are_shown(tmp_path):
     assert "broken not a finite number" in text
 
 
+@pytest.mark.parametrize(
+    ("recipe", "shown"),
+    [
+        ({"intensity": "percentile", "percentiles": [0.5, 99.5]}, "Intensities percentiles 0.5 to 99.5 of each volume"),
+        ({"intensity": "minmax"}, "Intensities whole range of each volume"),
+        ({"intensity": "stored"}, "Intensities as stored"),
+        ({}, "Intensities L 50 / W 350: −125 HU becomes black, 225 HU white"),
+    ],
+)
+def test_the_way_from_values_to_grey_is_said(tmp_path, recipe, shown):
+    run = make_run(tmp_path / "run")
+    write(run / "dataset/recipe.json", recipe)
+    assert shown in quick(run).text
+
+
 def test_figures_and_citation_are_written_beside_it_when_asked(run, tmp_path):
     build_report(run, tmp_path / "report.html", figures=tmp_path / "figures", citation=tmp_path / "CITATION.md")
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
@@ -337,5 +353,5 @@ def test_no_scan_key_reaches_the_report(run, report):
     text = report.read_text(encoding="utf-8")
     with (run / "dataset/manifest.csv").open(encoding="utf-8") as file:
         keys = {row[name] for row in csv.DictReader(file) for name in ("subject_key", "session_key", "series_key")}
-    assert len(keys) == 6
+    assert len(keys) == 7
     assert not [key for key in keys if key in text]

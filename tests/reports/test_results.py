@@ -14,11 +14,17 @@ from tests.reports.folder import FIDS, evaluation, lines, make_run, stat, ticks,
 def test_counts_come_from_the_manifest(tmp_path):
     dataset = read_results(make_run(tmp_path)).dataset
     assert dataset is not None
-    assert (dataset.images, dataset.patients, dataset.series) == (92, 2, 2)
+    assert (dataset.images, dataset.held_out, dataset.patients, dataset.series) == (92, 5, 2, 2)
     assert dataset.windows == ["50 / 350"]
     assert dataset.spacings == ["3x3x3", "0.977x0.977x2"]
-    assert dataset.excluded == {"no voxel of the mask": 40, "duplicate of another slice": 3}
-    assert dataset.splits == {"train": 92}
+    assert dataset.excluded == {"slice without the label": 40, "duplicate": 3}
+
+
+def test_a_set_made_elsewhere_has_its_counts_only(tmp_path):
+    write(tmp_path / "dataset/fingerprint.json", {"images": 61, "size": 64, "channels": 1, "advice": []})
+    dataset = read_results(tmp_path).dataset
+    assert dataset is not None
+    assert (dataset.images, dataset.patients, dataset.excluded) == (61, 0, None)
 
 
 def test_a_resumed_run_replaces_the_ticks_the_killed_one_wrote(tmp_path):
