@@ -172,7 +172,7 @@ def test_a_left_over_key_explains_itself(place: Place):
 def test_scans_to_results_without_network_home_or_rights(place: Place, scans: Path):
     shutil.copytree(scans / "ct_abdomen_nifti", place.input / "scan")
     place.give_to(12345)
-    env = {"MEDGAN_SIZE": "32", "MEDGAN_KIMG": "0.064", "MEDGAN_MASK_LABEL": "5", "MEDGAN_PRESET": "quick"}
+    env = {"MEDGAN_SIZE": "32", "MEDGAN_KIMG": "0.064", "MEDGAN_METRIC_IMAGES": "32", "MEDGAN_IMAGES": "8", "MEDGAN_PRESET": "demo"}
     code, out, err = place(["train"], env=env, **HARDENED)
     assert code == 0, err
     assert out[-1].startswith("RESULT status=complete")
