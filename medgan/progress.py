@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 from medgan.runs import utc_now
@@ -74,3 +75,37 @@ def bar(title: str) -> Iterator[Step]:
             progress.update(task, completed=done, total=total)
 
         yield step
+
+
+Fields = Callable[[dict[str, str]], None]
+"""Called at every tick of a training with what its line shows; `pct` is the part done."""
+
+
+@contextmanager
+def watch(title: str, log: Path) -> Iterator[Fields]:
+    """What a person sees of a training: a bar on a terminal, PROGRESS lines elsewhere; every line goes to `log` too."""
+    with log.open("a", encoding="utf-8", buffering=1) as file:
+        written = PlainLine(file)
+        if not sys.stderr.isatty():
+            plain = PlainLine()
+
+            def both(fields: dict[str, str]) -> None:
+                final = fields.get("pct") == "100"
+                plain(fields, final=final)
+                written(fields, final=True)
+
+            yield both
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        columns = (TextColumn("{task.description:<10}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[shown]}"))
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task(title, total=100, shown="")
+
+            def show(fields: dict[str, str]) -> None:
+                shown = "  ".join(f"{name} {fields[name]}" for name in ("kimg", "eta", "ada_p", "best") if name in fields)
+                progress.update(task, completed=float(fields["pct"]), shown=shown)
+                written(fields, final=True)
+
+            yield show

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from medgan.networks import ops
 from medgan.networks.family import Family
 
+NoiseMode = str | Sequence[torch.Generator]
+"""`random`, `const` (the stored noise), `none`, or one CPU generator per image, so that an image does not depend on its batch."""
+
 
 class FullyConnectedLayer(nn.Module):
     """Linear layer with equalised learning rate (arXiv 1710.10196, section 4.1).
@@ -195,10 +198,13 @@ class SynthesisLayer(nn.Module):
             self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
-    def forward(self, x: Tensor, w: Tensor, *, noise_mode: str = "random", gain: float = 1.0) -> Tensor:
-        """(N, I, H, W), (N, w_dim) -> (N, O, H up, W up); `noise_mode` is random, const or none."""
+    def forward(self, x: Tensor, w: Tensor, *, noise_mode: NoiseMode = "random", gain: float = 1.0) -> Tensor:
+        """(N, I, H, W), (N, w_dim) -> (N, O, H up, W up)."""
         noise = None
-        if self.use_noise and noise_mode == "random":
+        if self.use_noise and not isinstance(noise_mode, str):
+            shape = (1, self.resolution, self.resolution)
+            noise = torch.stack([torch.randn(shape, generator=g) for g in noise_mode]).to(x.device) * self.noise_strength
+        elif self.use_noise and noise_mode == "random":
             noise = torch.randn(x.shape[0], 1, self.resolution, self.resolution, device=x.device) * self.noise_strength
         elif self.use_noise and noise_mode == "const":
             noise = self.noise_const * self.noise_strength
@@ -262,7 +268,9 @@ class SynthesisBlock(nn.Module):
         if in_channels and architecture == "resnet":
             self.skip = Conv2dLayer(in_channels, out_channels, 1, bias=False, up=2, resample_filter=resample_filter)
 
-    def forward(self, x: Tensor | None, img: Tensor | None, ws: Tensor, *, noise_mode: str = "random") -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor | None, img: Tensor | None, ws: Tensor, *, noise_mode: NoiseMode = "random"
+    ) -> tuple[Tensor, Tensor | None]:
         """Features, image so far and this block's styles (N, num_conv + num_torgb, w_dim) -> features and image of this resolution."""
         if self.in_channels == 0:
             x = self.conv1(self.const[None].expand(ws.shape[0], -1, -1, -1), ws[:, 0], noise_mode=noise_mode)
@@ -325,7 +333,7 @@ class SynthesisNetwork(nn.Module):
             setattr(self, f"b{r}", block)
             before = out
 
-    def forward(self, ws: Tensor, *, noise_mode: str = "random") -> Tensor:
+    def forward(self, ws: Tensor, *, noise_mode: NoiseMode = "random") -> Tensor:
         """(N, num_ws, w_dim) -> (N, img_channels, R, R), about [-1, 1], not clamped."""
         x = img = None
         row = 0
@@ -394,7 +402,7 @@ class Generator(nn.Module):
         *,
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
-        noise_mode: str = "random",
+        noise_mode: NoiseMode = "random",
     ) -> Tensor:
         """(N, z_dim) standard normal, labels (N, c_dim) -> images (N, C, R, R), about [-1, 1], not clamped."""
         ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)

@@ -15,24 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medgan.networks import ops
-
-BLIT = ("xflip", "rotate90", "xint")
-GEOM = ("scale", "rotate", "aniso", "xfrac")
-COLOR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
-
-PIPES: dict[str, tuple[str, ...]] = {
-    "blit": BLIT,
-    "geom": GEOM,
-    "color": COLOR,
-    "filter": ("imgfilter",),
-    "noise": ("noise",),
-    "cutout": ("cutout",),
-    "bg": BLIT + GEOM,
-    "bgc": BLIT + GEOM + COLOR,
-    "bgcf": BLIT + GEOM + COLOR + ("imgfilter",),
-    "bgcfn": BLIT + GEOM + COLOR + ("imgfilter", "noise"),
-    "bgcfnc": BLIT + GEOM + COLOR + ("imgfilter", "noise", "cutout"),
-}
+from medgan.training.config import COLOR
 
 # Low-pass filters of the symlet family: facts of wavelet theory (Daubechies 1992, table 6.3).
 SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)

@@ -9,7 +9,25 @@ from dataclasses import dataclass, replace
 from medgan.config import setting
 from medgan.errors import ConfigError
 from medgan.networks import NETWORKS
-from medgan.training.augment import PIPES
+
+# Transformations of ADA and their groups (arXiv 2006.06676, appendix B).
+BLIT = ("xflip", "rotate90", "xint")
+GEOM = ("scale", "rotate", "aniso", "xfrac")
+COLOR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
+
+PIPES: dict[str, tuple[str, ...]] = {
+    "blit": BLIT,
+    "geom": GEOM,
+    "color": COLOR,
+    "filter": ("imgfilter",),
+    "noise": ("noise",),
+    "cutout": ("cutout",),
+    "bg": BLIT + GEOM,
+    "bgc": BLIT + GEOM + COLOR,
+    "bgcf": BLIT + GEOM + COLOR + ("imgfilter",),
+    "bgcfn": BLIT + GEOM + COLOR + ("imgfilter", "noise"),
+    "bgcfnc": BLIT + GEOM + COLOR + ("imgfilter", "noise", "cutout"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ class Sampler:
 
     def state(self) -> dict[str, Any]:
         """Everything that continues the order, as tensors and numbers."""
-        _, keys, position, has_gauss, cached = self.random.get_state()  # type: ignore[misc]
+        _, keys, position, has_gauss, cached = self.random.get_state()
         return {
             "position": self.position,
             "order": torch.from_numpy(self.order.copy()),

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from medgan.training.augment import PIPES, SYM6, Augment, Controller, filter_bank
+from medgan.training.augment import SYM6, Augment, Controller, filter_bank
+from medgan.training.config import PIPES
 from tests.conftest import SHARED
 from tests.golden import Golden, assert_close
 

@@ -1,0 +1,287 @@
+"""The whole way from scans to report: prepare, train, generate, evaluate, report, and the results in their folders.
+
+`medgan demo` and the container (`python -m plugin`) call it; its settings are the fields of a platform's form.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import zipfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medgan.config import setting, to_json
+from medgan.data import RECIPES
+from medgan.errors import ConfigError
+from medgan.training.config import PRESETS, TrainConfig, preset
+
+if TYPE_CHECKING:
+    from medgan.data.dataset import Dataset
+    from medgan.metrics.evaluate import Evaluator
+    from medgan.training.loop import Trained
+
+log = logging.getLogger(__name__)
+
+# Seeds of the images whose figure is reported: not those that chose the snapshot, not those that are given out.
+REPORT_SEED = 2_000_000_000
+PRESET = "preset"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig:
+    """What a user of the whole way may set; 0, empty or `preset` leaves a setting to the recipe or preset."""
+
+    recipe: str = setting("ct-liver", "what is done to the scans", choices=RECIPES.names(), label="Recipe")
+    mask_label: int = setting(0, "keep slices with this label of the masks (0: the recipe's own, -1: every slice)", label="Mask label")
+    window: tuple[float, ...] = setting(
+        (),
+        "window level and width in the scan's unit, e.g. 50 350 (empty: the recipe's own)",
+        nargs=2,
+        metavar="L W",
+        label="Window (level width)",
+    )
+    plane: str = setting("", "axial, coronal or sagittal (empty: the recipe's own)", label="Plane")
+    size: int = setting(256, "side of the images in pixels: 32 to 1024, a power of two", label="Image size (px)")
+    held_out: float = setting(0.1, "share of the patients kept from training (from 10 patients on)", label="Held-out share")
+    preset: str = setting("auto", "settings of the training", choices=tuple(PRESETS), label="Training preset")
+    kimg: float = setting(
+        1000.0, "length of the training in thousands of images shown (0: the preset's own)", label="Training length (kimg)"
+    )
+    batch: int = setting(0, "images per step (0: the preset's own)", label="Batch")
+    batch_gpu: int = setting(0, "images per GPU at a time (0: all of the batch)", label="Batch per GPU")
+    gamma: float = setting(0.0, "weight of the R1 penalty (0: the preset's own)", label="R1 gamma")
+    mirror: str = setting(PRESET, "left-right flips", choices=(PRESET, "yes", "no"), label="Mirror (x-flip)")
+    augment: str = setting(PRESET, "augmentation", choices=(PRESET, "none", "ada", "fixed"), label="Augmentation")
+    metric_images: int = setting(0, "generated images per FID (0: the preset's own)", label="Images per FID")
+    images: int = setting(1000, "synthetic images to give back", label="Synthetic images")
+    psi: float = setting(1.0, "truncation of the synthetic images: 1 keeps the variety", label="Truncation psi")
+    loose: bool = setting(False, "single PNG files instead of one zip", label="Single PNG files")
+    seed: int = setting(0, "seed of split, weights and all draws", label="Seed")
+    time_budget: str = setting("", "stop after this long, e.g. 20h, keep the state and give back the best so far", label="Time budget")
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise ConfigError("--images is less than 1")
+        if self.size < 0:
+            raise ConfigError("--size is less than 0")
+        self.training(self.resolution())
+
+    def resolution(self) -> int:
+        """Side of the images that `prepare` will make."""
+        return self.size or RECIPES.get(self.recipe).size
+
+    def training(self, size: int) -> TrainConfig:
+        """The training's settings for images of `size` pixels."""
+        changes: dict[str, Any] = {
+            name: getattr(self, name) for name in ("kimg", "batch", "batch_gpu", "gamma", "metric_images") if getattr(self, name)
+        }
+        if self.mirror != PRESET:
+            changes["mirror"] = self.mirror == "yes"
+        if self.augment != PRESET:
+            changes["augment"] = self.augment
+        return replace(preset(self.preset, size=size), seed=self.seed, time_budget=self.time_budget, **changes)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended, for the RESULT line: `complete`, `partial` (time budget) or `checked` (data check only)."""
+
+    status: str
+    numbers: dict[str, str] = field(default_factory=dict)
+
+    def fields(self) -> dict[str, str]:
+        """The words of the RESULT line, in order."""
+        return {"status": self.status, **self.numbers}
+
+
+def run_job(
+    config: JobConfig, *, input: Path, output: Path, work: Path, weights: Path | None = None, run_name: str = "", check_only: bool = False
+) -> JobResult:
+    """Scans (or a dataset) in `input` to the result folders of `output`.
+
+    Everything is made in `work` and copied at the end, file by file and atomically; a job killed in between leaves no
+    half-written result, and the same call goes on from the last saved state in `work`.
+
+    Args:
+        config: Settings.
+        input: Scans as they are, a dataset zip, or a folder of PNGs; only read.
+        output: Gets report/, synthetic/, metrics/, model/, checkpoint/.
+        work: Scratch.
+        weights: Folder with pretrained files, or None.
+        run_name: Sub-folder of this run in each result folder, or empty.
+        check_only: Stop after the data check.
+
+    Raises:
+        MedganError: Any problem of the stages, with its exit code.
+    """
+    from medgan import runs
+    from medgan.commands.train import evaluator_for, run_training
+
+    started = runs.utc_now()
+    # Cheap failures first: the settings were checked when they were made, now the weights, before hours of work.
+    evaluator = None if check_only else evaluator_for(config.training(config.resolution()), weights)
+    data = dataset_for(config, input, work / "dataset.zip")
+    run = work / "run"
+    folders = _Folders(output, run_name)
+    if check_only:
+        data.write_info(run / runs.DATASET)
+        _export_report(run, folders)
+        return JobResult("checked", {"images": str(len(data)), "size": str(data.resolution), "dataset": data.identity[:12]})
+    train_config = config.training(data.resolution)
+    trained = run_training(train_config, data, run, weights=weights, evaluator=evaluator)
+    _generate(config, run)
+    numbers = _evaluate(train_config, run, evaluator)
+    runs.write_json(run / runs.STATUS, {"time": runs.utc_now(), "state": trained.status, "kimg": f"{trained.kimg:g}", **numbers})
+    runs.write_json(run / runs.PROVENANCE, runs.provenance("train", to_json(train_config), {"dataset": data.identity}, started=started))
+    _export(run, folders, trained)
+    best = {"best_kimg": f"{trained.best['kimg']:g}"} if trained.best else {}
+    return JobResult(trained.status, {"kimg": f"{trained.kimg:g}", **best, **numbers})
+
+
+def dataset_for(config: JobConfig, source: Path, out: Path) -> Dataset:
+    """The dataset of a job: the ready one in `source`, or one prepared from its scans."""
+    from medgan.data.dataset import open_dataset
+    from medgan.data.prepare import PrepareConfig, prepare
+    from medgan.progress import bar
+
+    if ready := ready_dataset(source):
+        return open_dataset(ready)
+    settings = PrepareConfig(
+        recipe=config.recipe,
+        mask_label=config.mask_label,
+        plane=config.plane,
+        size=config.size,
+        held_out=config.held_out,
+        seed=config.seed,
+        window=config.window,
+    )
+    with bar("preparing") as step:
+        summary = prepare(settings, source, out, step=step)
+    log.info("%d images of %d patients kept; left out: %s", summary["kept"], summary["patients"], summary["dropped"] or "nothing")
+    for warning in summary["warnings"]:
+        log.warning("%s", warning)
+    return open_dataset(out)
+
+
+def ready_dataset(source: Path) -> Path | None:
+    """A dataset zip (alone in the folder or given itself), or a folder that holds pictures and nothing else; else None."""
+    from medgan.data.dataset import LABELS, PICTURES
+
+    if source.is_file():
+        return source if source.suffix.lower() == ".zip" else None
+    files = [f for f in source.rglob("*") if f.is_file() and not f.name.startswith(".")]
+    zips = [f for f in files if f.suffix.lower() == ".zip"]
+    if len(files) == 1 and zips:
+        try:
+            with zipfile.ZipFile(zips[0]) as archive:
+                names = archive.namelist()
+        except (OSError, zipfile.BadZipFile):
+            return None
+        return zips[0] if LABELS in names or all(n.lower().endswith(PICTURES) or n.endswith("/") for n in names) else None
+    pictures = [f for f in files if f.suffix.lower() in PICTURES]
+    return source if pictures and len(pictures) + len([f for f in files if f.name == LABELS]) == len(files) else None
+
+
+def _generate(config: JobConfig, run: Path) -> None:
+    from medgan import runs
+    from medgan.commands.generate import GenerateConfig, generate
+
+    shutil.rmtree(run / runs.SYNTHETIC, ignore_errors=True)
+    settings = GenerateConfig(seeds=f"0-{config.images - 1}", psi=config.psi, format="png" if config.loose else "zip")
+    generate(settings, run / runs.BUNDLE, run / runs.SYNTHETIC)
+
+
+def _evaluate(config: TrainConfig, run: Path, evaluator: Evaluator | None) -> dict[str, str]:
+    """metrics.json of the chosen snapshot from fresh images; returns its first metric for the RESULT line."""
+    if evaluator is None:
+        return {}
+    from medgan import machine, runs
+    from medgan.networks.bundle import read_bundle
+    from medgan.progress import bar
+    from medgan.sampling.generate import sample
+
+    device = machine.device()
+    G, _ = read_bundle(run / runs.BUNDLE)
+    G = G.to(device)
+
+    def draw(start: int, count: int) -> Any:
+        return sample(G, range(REPORT_SEED + start, REPORT_SEED + start + count), batch=count, device=device)
+
+    with bar("measuring") as step:
+        result = evaluator.evaluate(sample=draw, n_fake=config.metric_images, step=step)
+    runs.write_json(run / runs.METRICS, result)
+    name, entry = next(iter(result["metrics"].items()))
+    return {name: f"{entry['value']:.4g}", "n_fake": str(result["n_fake"])}
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """The result folders, each with the run's own sub-folder."""
+
+    output: Path
+    run_name: str
+
+    def __call__(self, resource: str) -> Path:
+        return self.output / resource / self.run_name
+
+
+def _copy(source: Path, target: Path) -> None:
+    from medgan.runs import atomic
+
+    if source.is_dir():
+        for file in sorted(source.rglob("*")):
+            if file.is_file():
+                _copy(file, target / file.relative_to(source))
+    elif source.exists():
+        with atomic(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def _export_report(run: Path, folders: _Folders) -> None:
+    from medgan import runs
+    from medgan.reports.build import build_report
+
+    report = folders("report")
+    build_report(run, run / runs.REPORT, figures=run / "figures", citation=run / "CITATION.md")
+    for name in (runs.REPORT, "figures", "CITATION.md", runs.PROVENANCE, runs.STATUS, runs.DATASET):
+        _copy(run / name, report / name)
+
+
+def _export(run: Path, folders: _Folders, trained: Trained) -> None:
+    """The five result folders; the report last, because it says that all is there."""
+    from medgan import runs
+
+    for name in ("synthetic.zip", "manifest.csv", "contact_sheet.png"):
+        _copy(run / runs.SYNTHETIC / name, folders("synthetic") / name)
+    for png in sorted((run / runs.SYNTHETIC).glob("seed*.png")):
+        _copy(png, folders("synthetic") / png.name)
+    for name in (runs.EVALUATIONS, runs.METRICS, runs.STATS):
+        _copy(run / name, folders("metrics") / name)
+    _export_model(run / runs.BUNDLE, folders("model"))
+    checkpoint = folders("checkpoint")
+    if trained.status == "partial":
+        _copy(run / runs.STATE, checkpoint / "state.pt")
+        _copy(run / runs.CONFIG, checkpoint / runs.CONFIG)
+    else:
+        runs.write_text(checkpoint / "README.txt", "The training is complete: there is no state to resume from.\n")
+    _export_report(run, folders)
+    _copy(run / "figures" / "curves.png", folders("metrics") / "curves.png")
+
+
+def _export_model(bundle: Path, model: Path) -> None:
+    """The bundle as one zip with fixed times, its card and checksums."""
+    from medgan import runs
+    from medgan.sampling.generate import EPOCH
+
+    with runs.atomic(model / "bundle.zip") as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for file in sorted(f for f in bundle.rglob("*") if f.is_file()):
+            with (
+                file.open("rb") as source,
+                archive.open(zipfile.ZipInfo(file.relative_to(bundle).as_posix(), EPOCH), "w", force_zip64=True) as target,
+            ):
+                shutil.copyfileobj(source, target)
+    _copy(bundle / "docs" / "README.md", model / "MODEL_CARD.md")
+    sums = [f"{runs.sha256(model / name)}  {name}\n" for name in ("bundle.zip", "MODEL_CARD.md")]
+    runs.write_text(model / "SHA256SUMS", "".join(sums))

@@ -1,0 +1,132 @@
+"""`medgan train`: a dataset to a run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medgan.config import options_from, resolve, to_json
+from medgan.errors import InputError
+from medgan.training.config import PRESETS, TrainConfig, preset
+
+if TYPE_CHECKING:
+    from medgan.data.dataset import Dataset
+    from medgan.metrics.evaluate import Evaluator
+    from medgan.training.loop import Trained
+
+# Seeds of the images that choose the best snapshot; the reported figure comes from others (job.py), so that the choice does not flatter it.
+SELECTION_SEED = 1_000_000_000
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    envvar="MEDGAN_DATA",
+    help="dataset from `medgan prepare`, an official zip, or a folder of PNGs",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, envvar="MEDGAN_OUT", help="run folder; the same command again goes on in it"
+)
+@click.option(
+    "--preset",
+    "preset_name",
+    type=click.Choice(["", *PRESETS]),
+    default="",
+    envvar="MEDGAN_PRESET",
+    help="starting point for the settings below",
+)
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="JSON file with settings, e.g. another run's config.json")
+@click.option("--weights", type=click.Path(path_type=Path), envvar="MEDGAN_WEIGHTS", help="folder with pretrained files")
+@click.option(
+    "--resume", default="auto", show_default=True, envvar="MEDGAN_RESUME", help="auto, new, or the path of a run folder or state.pt"
+)
+@click.option("--dry-run", is_flag=True, help="print the settings and stop")
+@options_from(TrainConfig)
+def command(
+    data: Path, out: Path, preset_name: str, config_file: Path | None, weights: Path | None, resume: str, dry_run: bool, **flags: Any
+) -> None:
+    """Train a generator on a prepared dataset.
+
+    Example: medgan train --data liver.zip --out runs/liver --preset auto --kimg 1000
+    """
+    if not data.exists():
+        raise InputError("--data names nothing that exists", fix="medgan prepare SCANS DATA.zip makes a dataset")
+    from medgan.data.dataset import open_dataset
+
+    dataset = open_dataset(data)
+    config = resolve(preset(preset_name, size=dataset.resolution), flags, config_file=config_file)
+    if dry_run:
+        click.echo(json.dumps(to_json(config), indent=2))
+        return
+    trained = run_training(config, dataset, out, weights=weights, resume=resume)
+    click.echo(
+        json.dumps(
+            {
+                "status": trained.status,
+                "kimg": trained.kimg,
+                "best": trained.best,
+                "bundle": "bundle",
+                "next": "medgan generate --bundle RUN/bundle --out IMAGES",
+            }
+        )
+    )
+
+
+def evaluator_for(config: TrainConfig, weights: Path | None) -> Evaluator | None:
+    """The measurements of a training, ready, or None where it wants none; absent weights fail here."""
+    if not config.metrics:
+        return None
+    from medgan import machine
+    from medgan.metrics.evaluate import Evaluator
+    from medgan.weights import cache_folder
+
+    return Evaluator(config.metrics, weights=weights, device=str(machine.device()), cache=cache_folder().parent / "features")
+
+
+def run_training(
+    config: TrainConfig, data: Dataset, out: Path, *, weights: Path | None = None, resume: str = "auto", evaluator: Evaluator | None = None
+) -> Trained:
+    """Train with measurements and progress, and leave run.json.
+
+    Args:
+        config: Settings.
+        data: Opened dataset.
+        out: Run folder.
+        weights: Folder with pretrained files, or None.
+        resume: See `medgan.training.loop.train`.
+        evaluator: Made before, or None to make it here.
+    """
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from medgan import machine, runs
+    from medgan.progress import bar, watch
+    from medgan.sampling.generate import sample
+    from medgan.training.loop import train
+
+    started = runs.utc_now()
+    runs.check_writable(out, "--out")
+    machine.keep_freed_memory()
+    machine.set_precision(config.precision)
+    device = machine.device()
+    evaluator = evaluator or evaluator_for(config, weights)
+    if evaluator:
+        with bar("real features") as step:
+            evaluator.reference(data, step=step)
+
+    def measure(G_ema: nn.Module) -> Mapping[str, Any] | None:
+        def draw(start: int, count: int) -> Any:
+            return sample(G_ema, range(SELECTION_SEED + start, SELECTION_SEED + start + count), batch=count, device=device)
+
+        return evaluator.evaluate(sample=draw, n_fake=config.metric_images) if evaluator else None
+
+    with watch("training", out / runs.LOG) as on_tick:
+        trained = train(config, data, out, resume=resume, device=device, on_snapshot=measure if evaluator else None, on_tick=on_tick)
+    runs.write_json(out / runs.PROVENANCE, runs.provenance("train", to_json(config), {"dataset": data.identity}, started=started))
+    return trained

@@ -1,0 +1,194 @@
+"""A trained generator on disk: a MONAI bundle that `monai.bundle.load` opens and this package reads safely.
+
+Our reader trusts `configs/metadata.json` and `models/model.pt` (tensors only); `configs/inference.json` is for MONAI.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import medgan
+from medgan.errors import DataError, InputError
+from medgan.networks import NETWORKS
+from medgan.runs import atomic, sha256, write_json, write_text
+
+METADATA = "configs/metadata.json"
+MODEL = "models/model.pt"
+FORMAT = 1
+DISCLAIMER = "Synthetic images are for research; they are not for diagnostic use."
+
+
+def write_bundle(folder: Path, G: nn.Module, *, family: str, arguments: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+    """Write a generator as a MONAI bundle; each file is replaced atomically, the metadata last.
+
+    Args:
+        folder: The bundle; made when missing.
+        G: The generator whose weights are kept (the running average of a training).
+        family: Its family's name in NETWORKS.
+        arguments: Its constructor arguments.
+        details: What else to remember: recipe, kimg, metric, dataset identity.
+    """
+    with atomic(folder / MODEL) as temporary:
+        torch.save({name: tensor.detach().cpu().clone() for name, tensor in G.state_dict().items()}, temporary)
+    size, channels = arguments["img_resolution"], arguments["img_channels"]
+    metadata = {
+        "version": medgan.__version__,
+        "changelog": {medgan.__version__: "written by medgan train"},
+        "monai_version": "1.6.1",
+        "pytorch_version": torch.__version__.split("+")[0],
+        "name": "medgan generator",
+        "task": "unconditional generation of 2-D medical images",
+        "description": f"A {family} generator of {size} x {size} pixel images, trained by medgan.",
+        "intended_use": DISCLAIMER,
+        "copyright": "the trainer of this model",
+        "network_data_format": {
+            "inputs": {
+                "latent": {
+                    "type": "noise",
+                    "format": "latent vector",
+                    "num_channels": arguments["z_dim"],
+                    "spatial_shape": [],
+                    "dtype": "float32",
+                    "value_range": [],
+                }
+            },
+            "outputs": {
+                "image": {
+                    "type": "image",
+                    "format": "magnitude",
+                    "num_channels": channels,
+                    "spatial_shape": [size, size],
+                    "dtype": "float32",
+                    "value_range": [-1, 1],
+                }
+            },
+        },
+        "medgan": {"format": FORMAT, "family": family, "arguments": dict(arguments), "model_sha256": sha256(folder / MODEL), **details},
+    }
+    network = NETWORKS.get(family).generator
+    inference = {
+        "imports": ["$import torch"],
+        "bundle_root": ".",
+        "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "network_def": {"_target_": f"{network.__module__}.{network.__qualname__}", **arguments},
+        "network": "$@network_def.to(@device).eval()",
+        "latent": f"$torch.randn(1, {arguments['z_dim']}, device=@device)",
+        "initialize": ["$@network.load_state_dict(torch.load(@bundle_root + '/models/model.pt', map_location=@device, weights_only=True))"],
+        "run": ["$@network(@latent)"],
+    }
+    write_json(folder / "configs" / "inference.json", inference)
+    write_text(folder / "LICENSE", _licence())
+    write_text(folder / "docs" / "README.md", model_card(metadata))
+    write_json(folder / METADATA, metadata)
+
+
+def _licence() -> str:
+    """The licence of the code that runs the bundle: the checkout's file, or the installed package's."""
+    from importlib.metadata import PackageNotFoundError, files
+
+    beside = Path(medgan.__file__).resolve().parent.parent / "LICENSE"
+    if beside.exists():
+        return beside.read_text(encoding="utf-8")
+    try:
+        return next(f for f in files("medgan") or [] if f.name == "LICENSE").read_text(encoding="utf-8")
+    except (PackageNotFoundError, StopIteration):
+        return "Apache License 2.0\n"
+
+
+def model_card(metadata: Mapping[str, Any]) -> str:
+    """What a stranger should know of a model, as Markdown."""
+    about = metadata["medgan"]
+    arguments = about["arguments"]
+    recipe = about.get("recipe") or {}
+    facts = [
+        ("Family", about["family"]),
+        ("Image size", f"{arguments['img_resolution']} x {arguments['img_resolution']} pixels, {arguments['img_channels']} channel(s)"),
+        ("Trained on", f"{about.get('images', '?')} images, dataset identity `{about.get('dataset', '?')}`"),
+        ("Recipe", recipe.get("name", "not recorded")),
+        ("Images shown", f"{about.get('kimg', '?')} thousand"),
+        ("Chosen by", about.get("chosen_by", "the last snapshot")),
+        ("Weights SHA-256", f"`{about['model_sha256']}`"),
+    ]
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts)
+    return f"""# {metadata["name"]}
+
+{metadata["description"]}
+
+**{DISCLAIMER}**
+
+| | |
+|---|---|
+{rows}
+
+## Use
+
+    medgan generate --bundle . --out images --seeds 0-99
+
+or `monai.bundle.load("<name>", bundle_dir="<folder above>", workflow_type="inference")` with medgan installed.
+
+## Limits
+
+- It knows the scans it was trained on: their scanner, protocol, patients and window. It shows nothing else.
+- A low FID does not exclude copies of training images, and says nothing of single images.
+- No identifying data is in this bundle; whether training images can be drawn from it was not part of making it.
+"""
+
+
+def read_metadata(bundle: Path) -> dict[str, Any]:
+    """The metadata of a bundle (folder or zip).
+
+    Raises:
+        InputError: There is no bundle.
+        DataError: The bundle is not ours, or from a newer version.
+    """
+    try:
+        text = _read(bundle, METADATA)
+    except (OSError, KeyError, zipfile.BadZipFile):
+        raise InputError(
+            "--bundle is not a medgan bundle: it has no configs/metadata.json", fix="give the bundle folder or zip of a training run"
+        ) from None
+    try:
+        metadata = json.loads(text)
+        about = metadata["medgan"]
+    except (ValueError, KeyError, TypeError):
+        raise DataError("the bundle's metadata has no medgan part: it was not written by medgan") from None
+    if about.get("format", 0) > FORMAT:
+        raise DataError(f"the bundle has format {about['format']}, this version reads up to {FORMAT}", fix="upgrade medgan")
+    return metadata
+
+
+def _read(bundle: Path, name: str) -> bytes:
+    if bundle.is_dir():
+        return (bundle / name).read_bytes()
+    with zipfile.ZipFile(bundle) as archive:
+        return archive.read(name)
+
+
+def read_bundle(bundle: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The generator of a bundle, in eval mode on the CPU, and the bundle's metadata.
+
+    Raises:
+        InputError: There is no bundle.
+        DataError: The weights do not fit what the metadata says.
+    """
+    import io
+
+    metadata = read_metadata(bundle)
+    about = metadata["medgan"]
+    G = NETWORKS.get(about["family"]).generator(**about["arguments"])
+    try:
+        weights = torch.load(io.BytesIO(_read(bundle, MODEL)), map_location="cpu", weights_only=True)
+        G.load_state_dict(weights)
+    except Exception as error:
+        raise DataError(
+            f"the bundle's weights cannot be read or do not fit its metadata ({type(error).__name__})",
+            fix="take the bundle from its run again",
+        ) from None
+    return G.eval().requires_grad_(False), metadata

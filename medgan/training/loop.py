@@ -1,0 +1,312 @@
+"""The training loop: build, resume, then step, average, count; at ticks statistics, at snapshots samples and metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medgan import runs
+from medgan.config import to_json
+from medgan.data.dataset import Dataset
+from medgan.data.sheet import contact_sheet
+from medgan.errors import ConfigError, DivergedError, OutputError, Preempted
+from medgan.networks.bundle import write_bundle
+from medgan.progress import duration
+from medgan.training import state as states
+from medgan.training.augment import Augment, Controller
+from medgan.training.batches import Batches
+from medgan.training.config import PIPES, TrainConfig, seconds
+from medgan.training.state import State
+from medgan.training.statistics import Collector
+from medgan.training.step import Step
+
+ADA_INTERVAL = 4
+# Entries of gradients that may be non-finite before the run stops itself; a healthy fp32 run has none.
+NONFINITE_LIMIT = 100
+SHEET_IMAGES = 64
+
+Snapshot = Callable[[nn.Module], Mapping[str, Any] | None]
+"""`on_snapshot(G_ema)` measures a snapshot: the object of one line of metrics.jsonl, or None."""
+Tick = Callable[[dict[str, str]], None]
+"""Told at every tick what a progress line shows."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a run ended: `complete` or `partial` (time budget), images shown, and the best snapshot's kimg, metric and value."""
+
+    status: str
+    kimg: float
+    best: dict[str, Any]
+
+
+def train(
+    config: TrainConfig,
+    data: Dataset,
+    out: Path,
+    *,
+    resume: str = "auto",
+    device: torch.device | None = None,
+    on_snapshot: Snapshot | None = None,
+    on_tick: Tick | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train a generator into a run folder; the same call again goes on where it stopped.
+
+    Args:
+        config: Settings.
+        data: Opened dataset.
+        out: Run folder: config.json, stats.jsonl, metrics.jsonl, snapshots/, checkpoint/state.pt, bundle/, dataset/.
+        resume: `auto` goes on from the folder's state if there is one, `new` starts over, a path names a state.
+        device: Where to train; the CPU when None.
+        on_snapshot: Measures a snapshot.
+        on_tick: Told of progress.
+        stop: Asked before every step; when true the state is saved and Preempted is raised.
+
+    Returns:
+        How the run ended.
+
+    Raises:
+        ResumeError: The state belongs to another dataset, seed or configuration.
+        DivergedError: Gradients are no longer finite.
+        Preempted: `stop` said so.
+    """
+    device = device or torch.device("cpu")
+    runs.check_writable(out, "--out")
+    labels_width = 0 if data.labels is None else _label_width(data)
+    state = states.build(config, size=data.resolution, channels=data.channels, c_dim=labels_width, device=device)
+    batches = Batches(data, mirror=config.mirror, seed=config.seed, device=device)
+    saved = _saved_state(out, resume)
+    if saved:
+        batches.sampler.load(states.load(state, saved, config=config, dataset_identity=data.identity, device=device))
+        _trim_records(out, state.nimg)
+    else:
+        _start_over(out)
+    runs.write_json(out / runs.CONFIG, to_json(config))
+    data.write_info(out / runs.DATASET)
+
+    run = _Run(config, data, out, state, batches, on_snapshot, on_tick)
+    return run.loop(stop)
+
+
+def _label_width(data: Dataset) -> int:
+    labels = np.asarray(data.labels)
+    return int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+
+
+def _saved_state(out: Path, resume: str) -> Path | None:
+    if resume == "new":
+        return None
+    path = out / runs.STATE if resume == "auto" else Path(resume)
+    if path.is_dir():
+        path = path / runs.STATE
+    if path.exists():
+        return path
+    if resume != "auto":
+        raise ConfigError("--resume names no saved state", fix="--resume auto, new, or the path of a run folder or its state.pt")
+    return None
+
+
+def _start_over(out: Path) -> None:
+    """Remove what an earlier run left, so that its numbers do not mix with the new ones."""
+    import shutil
+
+    for name in (runs.STATS, runs.EVALUATIONS, runs.STATUS, runs.METRICS, runs.REPORT):
+        (out / name).unlink(missing_ok=True)
+    for name in (runs.SNAPSHOTS, runs.BUNDLE, "checkpoint", runs.SYNTHETIC):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _trim_records(out: Path, nimg: int) -> None:
+    """Drop lines written after the state that is resumed: those ticks are run again."""
+    import json
+
+    for name in (runs.STATS, runs.EVALUATIONS):
+        rows = [row for row in runs.read_json_lines(out / name) if row["kimg"] * 1000 <= nimg]
+        if (out / name).exists():
+            runs.write_text(out / name, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+class _Run:
+    """The loop's own furniture: what the steps need beside the state."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: Dataset,
+        out: Path,
+        state: State,
+        batches: Batches,
+        on_snapshot: Snapshot | None,
+        on_tick: Tick | None,
+    ) -> None:
+        self.config, self.data, self.out, self.state, self.batches = config, data, out, state, batches
+        self.on_snapshot, self.on_tick = on_snapshot, on_tick
+        self.collect = Collector()
+        augment = Augment(PIPES[config.augment_pipe] if config.augment != "none" else ())
+        self.step = Step(state, config, augment, gamma=config.r1_gamma(data.resolution), collect=self.collect, labels=batches.random_labels)
+        self.controller = Controller(target=config.ada_target, kimg=config.ada_kimg, upper=config.ada_max)
+        self.total = round(config.kimg * 1000)
+        self.budget = seconds(config.time_budget)
+        self.started = time.monotonic()
+        self.earlier = state.seconds
+        self.tick_clock = (self.started, state.nimg)
+        self.grid = torch.from_numpy(np.random.RandomState(config.seed).randn(SHEET_IMAGES, config.latent)).float()
+
+    def loop(self, stop: Callable[[], bool]) -> Trained:
+        """Steps until the length, the budget or a stop is reached."""
+        state, config = self.state, self.config
+        while state.nimg < self.total:
+            if stop():
+                self.save()
+                raise Preempted(f"stopped at kimg {state.nimg / 1000:g}; the state is saved", fix="the same command resumes")
+            torch.manual_seed(states.step_seed(config.seed, 0, state.nimg))
+            real, real_c = self.batches.next(config.batch)
+            self.step(real, real_c, self.latents)
+            states.update_average(state, config, images=config.batch)
+            state.nimg += config.batch
+            state.step += 1
+            if config.augment == "ada" and state.step % ADA_INTERVAL == 0:
+                self.adjust_augmentation()
+            done = state.nimg >= self.total
+            # The first tick comes after the first step, as in the official schedule: a snapshot at the very start.
+            if done or state.tick == 0 or state.nimg >= state.tick_start + config.tick_kimg * 1000:
+                over_budget = bool(self.budget) and time.monotonic() - self.started >= self.budget
+                self.tick(snapshot=done or over_budget or state.tick % config.snapshot_ticks == 0)
+                if over_budget and not done:
+                    return Trained("partial", state.nimg / 1000, state.best)
+        return Trained("complete", state.nimg / 1000, state.best)
+
+    def latents(self, phase: str, n: int) -> Tensor:
+        """Fresh latents for a phase, drawn on the host so that every device sees the same."""
+        return torch.randn(n, self.config.latent).to(self.state.pl_mean.device)
+
+    def adjust_augmentation(self) -> None:
+        """Move p by what the discriminator said of real images since the last time."""
+        total, count = self.state.signs.tolist()
+        if count:
+            self.state.p = self.controller.adjusted(self.state.p, total / count, self.config.batch * ADA_INTERVAL)
+        self.state.signs = torch.zeros_like(self.state.signs)
+
+    def tick(self, *, snapshot: bool) -> None:
+        """Write statistics, and at a snapshot samples, metrics and the state."""
+        state = self.state
+        kimg = state.nimg / 1000
+        now = time.monotonic()
+        before, nimg_before = self.tick_clock
+        per_kimg = (now - before) / max((state.nimg - nimg_before) / 1000, 1e-9)
+        nonfinite = int(self.step.nonfinite)
+        state.seconds = self.earlier + now - self.started
+        self.collect.add("Progress/augment", torch.tensor(state.p))
+        row = {
+            "tick": state.tick,
+            "kimg": kimg,
+            "nimg": state.nimg,
+            "seconds": round(state.seconds, 3),
+            "sec_per_kimg": round(per_kimg, 3),
+            "nonfinite": nonfinite,
+            **self.collect.summary(),
+        }
+        if nonfinite > NONFINITE_LIMIT:
+            raise DivergedError(
+                f"{nonfinite} gradient entries were not finite by kimg {kimg:g}",
+                fix="a smaller --lr-g and --lr-d, a larger --gamma, or --precision fp32; the last state is kept",
+            )
+        runs.append_json(self.out / runs.STATS, row)
+        self.collect.clear()
+        state.tick += 1
+        state.tick_start = state.nimg
+        if snapshot:
+            self.snapshot(kimg)
+        self.report(kimg, per_kimg)
+        self.tick_clock = (time.monotonic(), state.nimg)
+
+    def snapshot(self, kimg: float) -> None:
+        """Samples, the metrics of G_ema, the bundle if it is the best so far, and the state last."""
+        state = self.state
+        with torch.inference_mode():
+            images = [state.G_ema(z.to(state.pl_mean.device), self.grid_labels(len(z)), noise_mode="const") for z in self.grid.split(16)]
+        pixels = ((torch.cat(images) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        with runs.atomic(self.out / runs.SNAPSHOTS / f"fakes{state.nimg // 1000:06d}.{state.nimg % 1000:03d}.png") as temporary:
+            contact_sheet(pixels, columns=8).save(temporary, "PNG")
+        measured = self.on_snapshot(state.G_ema) if self.on_snapshot else None
+        name, value = "", None
+        if measured:
+            runs.append_json(self.out / runs.EVALUATIONS, {"kimg": kimg, **measured})
+            name, entry = next(iter(measured["metrics"].items()))
+            value = entry["value"]
+        better = value is None or "value" not in state.best or state.best["value"] is None or value < state.best["value"]
+        if better or not (self.out / runs.BUNDLE).exists():
+            state.best = {"kimg": kimg, "metric": name, "value": value}
+            self.write_bundle(kimg)
+        self.save()
+
+    def grid_labels(self, n: int) -> Tensor | None:
+        """Labels of the sample sheet: the set's first images', in turn."""
+        if self.batches.labels is None:
+            return None
+        return self.batches.labels[torch.arange(n) % len(self.batches.labels)].to(self.state.pl_mean.device)
+
+    def write_bundle(self, kimg: float) -> None:
+        """The running average as the run's bundle."""
+        state, data = self.state, self.data
+        arguments, _ = states.network_arguments(
+            self.config,
+            size=data.resolution,
+            channels=data.channels,
+            c_dim=0 if self.batches.labels is None else self.batches.labels.shape[1],
+        )
+        chosen = f"{state.best['metric']} {state.best['value']:.4g}" if state.best["metric"] else "the last snapshot"
+        details = {
+            "recipe": data.recipe,
+            "dataset": data.identity,
+            "images": len(data),
+            "kimg": kimg,
+            "chosen_by": chosen,
+            "seed": self.config.seed,
+        }
+        write_bundle(self.out / runs.BUNDLE, state.G_ema, family=self.config.family, arguments=arguments, details=details)
+
+    def save(self) -> None:
+        """The complete state, atomically."""
+        try:
+            states.save(
+                self.state,
+                self.out / runs.STATE,
+                config=self.config,
+                dataset_identity=self.data.identity,
+                sampler=self.batches.sampler.state(),
+            )
+        except RuntimeError as error:
+            # torch.save reports a full disk as RuntimeError; the rename has not happened, so the last state is intact.
+            raise OutputError(
+                "the training state could not be written; the last one is intact",
+                fix="free space in the output or work folder, then rerun",
+                code="E_DISK",
+            ) from error
+
+    def report(self, kimg: float, per_kimg: float) -> None:
+        """status.json, and a line for whoever watches."""
+        state = self.state
+        remaining = (self.total - state.nimg) / 1000 * per_kimg
+        best = state.best
+        fields = {
+            "kimg": f"{kimg:g}/{self.total / 1000:g}",
+            "pct": str(min(100 * state.nimg // max(self.total, 1), 100)),
+            "eta": duration(remaining),
+            "sec_per_kimg": f"{per_kimg:.1f}",
+            "gpu_gib": f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if state.pl_mean.is_cuda else "0",
+            "ada_p": f"{state.p:.3f}",
+        }
+        if best.get("metric"):
+            fields["best"] = f"{best['value']:.4g}@{best['kimg']:g}"
+        runs.write_json(self.out / runs.STATUS, {"time": runs.utc_now(), "state": "training", **fields})
+        if self.on_tick:
+            self.on_tick(fields)
