@@ -181,7 +181,9 @@ def identity(images: Images, batch: int = 256) -> str:
     digest = hashlib.sha256()
     for start in range(0, len(images), batch):
         block = images.images(range(start, min(start + batch, len(images))))
-        digest.update(repr((block.shape[1:], str(block.dtype))).encode() + np.ascontiguousarray(block).tobytes())
+        if start == 0:
+            digest.update(repr((block.shape[1:], str(block.dtype))).encode())
+        digest.update(np.ascontiguousarray(block).tobytes())
     return digest.hexdigest()
 
 

@@ -1,0 +1,142 @@
+import json
+
+import numpy as np
+import pytest
+
+from medgan.errors import ConfigError, DataError, WeightsError
+from medgan.metrics import METRICS
+from medgan.metrics.evaluate import EvaluateConfig, Evaluator, compare
+from medgan.metrics.features import Features
+from medgan.metrics.fid import FID, FID50kFull
+from medgan.metrics.kid import KID
+from tests.metrics.phantoms import ImageSet, gaussian, waves
+from tests.metrics.pretrained import inception
+
+
+@pytest.fixture(scope="module")
+def evaluator(tmp_path_factory):
+    inception()
+    return Evaluator(["fid", "kid", "fid50k_full"], cache=tmp_path_factory.mktemp("cache"), batch=3)
+
+
+@pytest.fixture(scope="module")
+def result(evaluator):
+    evaluator.reference(ImageSet(waves(5)))
+    steps = []
+    found = evaluator.evaluate(ImageSet(waves(4, first=20)), n_fake=50_000, step=lambda done, total: steps.append((done, total)))
+    return found | {"steps": steps}
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_every_metric_keeps_the_contract(name):
+    metric = METRICS.get(name)()
+    same = Features.of(gaussian(30, 8, 1))
+    near, far = Features.of(gaussian(30, 8, 2, shift=0.5)), Features.of(gaussian(30, 8, 3, shift=3))
+    at_home, at_near, at_far = (float(metric(real=same, fake=other)["value"]) for other in (same, near, far))
+    assert (at_far < at_near) if metric.higher_is_better else (at_home < at_near < at_far)
+    assert metric(real=same, fake=near) == metric(real=same, fake=near)
+    assert METRICS.get(metric.instead) if metric.n_fake else not metric.instead
+    json.dumps(metric(real=same, fake=near), allow_nan=False)
+
+
+def test_a_result_says_what_it_rests_on(result):
+    assert (result["n_real"], result["n_fake"], result["resize"], result["seed"]) == (5, 4, "tf1", 0)
+    assert result["extractor"]["name"] == "inception-2015-12-05"
+    assert len(result["extractor"]["sha256"]) == 64
+    assert result["seconds"] > 0
+    json.dumps(result, allow_nan=False)
+
+
+def test_few_images_are_called_a_smoke_figure(result):
+    texts = {warning["code"]: warning["text"] for warning in result["warnings"]}
+    assert texts["W_SMALL_N"].startswith("5 real and 4 synthetic images are so few that FID is a smoke figure")
+    assert "rank-deficient" in texts["W_SMALL_N"]
+
+
+def test_fid50k_full_is_not_said_of_fewer_images(result):
+    assert list(result["metrics"]) == ["fid", "kid"]
+    assert result["metrics"]["fid"]["covariance_divisor"] == "N - 1"
+    assert any(w["code"] == "W_NOT_50K" and "50000 synthetic images; with 4" in w["text"] for w in result["warnings"])
+
+
+def test_fid50k_full_is_said_of_50000_images():
+    # Moments of 50,000 rows, so that only the name and the divisor are at stake.
+    real, fake = Features.of(gaussian(9000, 4, 1)), Features.of(gaussian(50_000, 4, 2, scale=1.1))
+    found = compare({"fid50k_full": FID50kFull(), "fid": FID()}, real=real, fake=fake, seed=0)
+    assert found["warnings"] == []
+    assert found["metrics"]["fid50k_full"]["covariance_divisor"] == "N"
+    assert found["metrics"]["fid"]["value"] != found["metrics"]["fid50k_full"]["value"]
+
+
+def test_progress_counts_every_image(result):
+    assert result["steps"] == [(0, 4), (3, 4), (4, 4)]
+
+
+def test_a_function_that_samples_gives_what_a_set_gives(evaluator, result):
+    images = waves(4, first=20)
+    asked = []
+
+    def sample(start: int, count: int) -> np.ndarray:
+        asked.append((start, count))
+        return images[start : start + count]
+
+    again = evaluator.evaluate(sample=sample, n_fake=4)
+    assert asked == [(0, 3), (3, 1)]
+    assert again["metrics"] == result["metrics"]
+
+
+def test_the_reference_comes_from_the_cache_by_content(evaluator, result):
+    again = ImageSet(waves(5))
+    kept = list(evaluator.cache.iterdir())
+    evaluator.reference(again)
+    assert list(evaluator.cache.iterdir()) == kept
+    assert len(kept) == 1
+    # One read for the shape, one to see what the images are, none for the network.
+    assert again.reads == 2
+    assert evaluator.evaluate(ImageSet(waves(4, first=20)))["metrics"] == result["metrics"]
+
+
+def test_sets_of_other_size_or_channels_are_refused(evaluator, result):
+    with pytest.raises(DataError, match="real images are 40 x 40 with 1 channel, others 24 x 24 with 1 channel"):
+        evaluator.evaluate(ImageSet(waves(4, size=24)))
+    with pytest.raises(DataError, match="others 40 x 40 with 3 channels"):
+        evaluator.evaluate(ImageSet(waves(4, channels=3)))
+    with pytest.raises(DataError, match="8-bit"):
+        evaluator.evaluate(ImageSet(waves(4).astype(np.float32)))
+
+
+def test_an_empty_set_is_refused(evaluator):
+    with pytest.raises(DataError, match="no images"):
+        evaluator.reference(ImageSet(waves(5)[:0]))
+
+
+def test_absent_weights_show_before_any_image(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path))
+    monkeypatch.delenv("MEDGAN_WEIGHTS", raising=False)
+    monkeypatch.setattr("medgan.weights.MOUNT", tmp_path)
+    with pytest.raises(WeightsError, match="inception-2015-12-05 not found") as caught:
+        Evaluator(["fid"])
+    assert caught.value.exit_code == 69
+    assert "medgan weights fetch inception-2015-12-05" in caught.value.fix
+
+
+def test_names_are_checked_before_weights_are_looked_for():
+    with pytest.raises(ConfigError, match="unknown metric 'fidd'") as caught:
+        Evaluator(["fidd"])
+    assert "did you mean 'fid'" in caught.value.fix
+    with pytest.raises(ConfigError, match="fid50k_full is defined with --resize tf1"):
+        Evaluator(["fid50k_full"], resize="pytorch-fid")
+    with pytest.raises(ConfigError, match="fid is a distance of inception-2015-12-05 features"):
+        Evaluator(["fid"], extractor="dinov2")
+
+
+def test_the_seed_reaches_metrics_that_draw():
+    real, fake = Features.of(gaussian(1200, 4, 1)), Features.of(gaussian(40, 4, 2))
+    values = [compare({"kid": KID(seed=seed, subsets=3)}, real=real, fake=fake, seed=seed)["metrics"]["kid"]["value"] for seed in (0, 0, 1)]
+    assert values[0] == values[1] != values[2]
+
+
+def test_settings_that_cannot_be():
+    for wrong in ({"n_fake": 1}, {"batch": 0}, {"metrics": ()}):
+        with pytest.raises(ConfigError):
+            EvaluateConfig(**wrong)

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from medgan.errors import DataError
+from medgan.metrics import features
+from medgan.metrics.features import Collector, Features
+from tests.metrics.phantoms import ImageSet, gaussian, waves
+
+
+def collected(rows: np.ndarray, batch: int, *, keep: bool) -> Features:
+    collector = Collector(rows.shape[1], keep=keep)
+    for start in range(0, len(rows), batch):
+        collector.add(torch.from_numpy(rows[start : start + batch]))
+    return collector.finish()
+
+
+@pytest.mark.parametrize("batch", [1, 7, 600, 1300])
+def test_streamed_moments_equal_numpy(batch):
+    rows = gaussian(1300, 12, 1, shift=5)
+    streamed = collected(rows, batch, keep=False)
+    np.testing.assert_allclose(streamed.mean, rows.mean(0, dtype=np.float64), rtol=1e-13)
+    np.testing.assert_allclose(streamed.covariance(ddof=1), np.cov(rows.astype(np.float64), rowvar=False), rtol=1e-10, atol=1e-12)
+
+
+def test_rows_are_kept_only_where_they_are_needed():
+    assert collected(gaussian(1300, 12, 1), 100, keep=False).rows is None
+    np.testing.assert_array_equal(collected(gaussian(1300, 12, 1), 100, keep=True).rows, gaussian(1300, 12, 1))
+    np.testing.assert_array_equal(collected(gaussian(12, 12, 1), 5, keep=False).rows, gaussian(12, 12, 1))
+    assert collected(gaussian(13, 12, 1), 5, keep=False).rows is None
+
+
+def test_the_root_is_a_factor_of_the_scatter():
+    rows = gaussian(40, 6, 1)
+    rows[:, 2] = rows[:, 3]
+    whole = Features.of(rows)
+    assert whole.root.shape == (6, 5)
+    np.testing.assert_allclose(whole.root @ whole.root.T, whole.covariance(ddof=0) * 40, atol=1e-10)
+
+
+def test_no_images_have_no_features():
+    with pytest.raises(DataError, match="without images"):
+        Collector(4, keep=True).finish()
+
+
+def test_features_that_are_not_numbers_are_refused():
+    with pytest.raises(DataError, match="not finite"):
+        collected(np.array([[1.0, np.nan]], np.float32), 1, keep=True)
+
+
+def test_identity_is_content_and_not_object():
+    images = waves(5)
+    assert features.identity(ImageSet(images)) == features.identity(ImageSet(images.copy()), batch=2)
+    changed = images.copy()
+    changed[4, 0, 39, 39] ^= 1
+    assert features.identity(ImageSet(images)) != features.identity(ImageSet(changed))
+    assert features.identity(ImageSet(images)) != features.identity(ImageSet(images.reshape(5, 1, 20, 80)))
+
+
+def test_a_cache_file_gives_back_what_was_saved(tmp_path):
+    rows = gaussian(30, 6, 1)
+    features.save(tmp_path / "f.npz", collected(rows, 10, keep=True))
+    back = features.load(tmp_path / "f.npz", dim=6, keep=True)
+    assert back is not None
+    np.testing.assert_array_equal(back.rows, rows)
+    np.testing.assert_array_equal(back.covariance(ddof=1), Features.of(rows).covariance(ddof=1))
+    assert [p.name for p in tmp_path.iterdir()] == ["f.npz"]
+
+
+def test_a_cache_file_that_does_not_serve_is_passed_over(tmp_path):
+    path = tmp_path / "f.npz"
+    assert features.load(path, dim=6, keep=False) is None
+    features.save(path, collected(gaussian(30, 6, 1), 10, keep=False))
+    assert features.load(path, dim=6, keep=False) is not None
+    assert features.load(path, dim=6, keep=True) is None
+    assert features.load(path, dim=7, keep=False) is None
+    path.write_bytes(path.read_bytes()[:100])
+    assert features.load(path, dim=6, keep=False) is None
+    path.write_bytes(b"")
+    assert features.load(path, dim=6, keep=False) is None
