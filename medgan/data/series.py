@@ -362,7 +362,8 @@ class SeriesReader(ImageReader):
             str(MetaKeys.SPATIAL_SHAPE): np.array(volume.shape),
             str(MetaKeys.ORIGINAL_CHANNEL_DIM): float("nan"),
             "slice_origins": origins,
-            "skipped": broken,
+            # Plain strings: LoadImage walks the metadata and knows no Path.
+            "skipped": [(str(path), why) for path, why in broken],
             "notes": notes_on(headers),
         }
         return volume, meta

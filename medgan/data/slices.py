@@ -115,7 +115,7 @@ def load(scan: Scan) -> Loaded:
         values=image.as_tensor(),
         affine=np.asarray(image.affine, np.float64),
         origins=np.asarray(meta["slice_origins"]),
-        skipped=meta["skipped"],
+        skipped=[(Path(path), reason) for path, reason in meta["skipped"]],
         notes=list(meta["notes"]),
     )
 

@@ -83,6 +83,10 @@ class PercentileWindow(Transform):
         self.high = high
         self.foreground = foreground
 
+    def __call__(self, volume: Tensor) -> Tensor:
+        """A whole volume in [0, 1]; slices one by one go through the window that `fit` returns."""
+        return self.fit(volume)(volume)
+
     def fit(self, volume: Tensor) -> Window:
         """The window of one volume, for all its slices; percentiles interpolate linearly.
 

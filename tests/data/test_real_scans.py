@@ -1,0 +1,104 @@
+"""The developers' real scans: 20 JPEG-2000 slices without series UID whose label map lies flipped, and a 3 mm NIfTI volume."""
+
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+
+from medgan.data.dataset import open_dataset
+from medgan.data.prepare import PrepareConfig, prepare
+from tests.data.test_prepare import manifest
+
+
+@pytest.fixture(scope="module")
+def series(scans, tmp_path_factory):
+    """The DICOM sample prepared at its own size, 512 px."""
+    out = tmp_path_factory.mktemp("real") / "dicom.zip"
+    return out, prepare(PrepareConfig(mask_label=5, workers=1), scans / "ct_abdomen_dicom", out)
+
+
+def itk_volume(folder):
+    names = sorted(str(path) for path in folder.iterdir())
+    reader = SimpleITK.ImageFileReader()
+
+    def position(name):
+        reader.SetFileName(name)
+        reader.ReadImageInformation()
+        return reader.GetOrigin()[2]
+
+    names.sort(key=position)
+    return np.concatenate([SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(name)) for name in names])
+
+
+def test_every_slice_is_kept_and_equals_simple_itk(scans, series):
+    out, summary = series
+    assert (summary["kept"], summary["patients"], summary["scans"], summary["dropped"]) == (20, 1, 1, {})
+    hu = itk_volume(scans / "ct_abdomen_dicom" / "series").astype(np.float32)
+    expected = np.round(np.clip((hu - 50) / 350 + 0.5, 0, 1) * 255)
+    # Axial rows of this head-first supine scan already run as on a light box: no flip may happen.
+    difference = np.abs(open_dataset(out).images(slice(None))[:, 0] - expected)
+    # 127.5 and the like may round either way.
+    assert difference.max() <= 1
+    assert np.count_nonzero(difference) < 1e-4 * difference.size
+
+
+def test_the_flipped_label_map_covers_the_liver(scans, series):
+    out, _ = series
+    labels = np.asarray(nibabel.load(scans / "ct_abdomen_dicom" / "labels_totalsegmentator.nii.gz").dataobj)
+    assert [int(row["mask_pixels"]) for row in manifest(out)] == [int((labels[:, :, z] == 5).sum()) for z in range(20)]
+    from medgan.data.masks import resample_labels
+
+    image = nibabel.load(scans / "ct_abdomen_dicom" / "liver_mask.nii.gz")
+    affine = np.array([[-0.9765625, 0, 0, 249.51171875], [0, -0.9765625, 0, 437.51171875], [0, 0, 2, -804.5], [0, 0, 0, 1]])
+    mask = resample_labels(np.asarray(image.dataobj), image.affine, (512, 512, 20), affine, None)
+    hu = itk_volume(scans / "ct_abdomen_dicom" / "series").transpose(2, 1, 0)
+    # Contrast-enhanced liver is near 110 HU and even; taken by index instead of by affine the mask would be half air.
+    assert 90 < np.median(hu[mask > 0]) < 130
+    assert np.mean(hu[mask > 0] < 0) < 0.01
+    assert np.mean(hu[mask[:, ::-1] > 0] < 0) > 0.2
+
+
+def test_the_same_anatomy_from_nifti(scans, series, tmp_path):
+    """The DICOM voxels stored as NIfTI in LAS, as the label map is, give the same pictures."""
+    hu = itk_volume(scans / "ct_abdomen_dicom" / "series").transpose(2, 1, 0)[:, ::-1]
+    mask = nibabel.load(scans / "ct_abdomen_dicom" / "labels_totalsegmentator.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(hu.astype(np.int16), mask.affine), tmp_path / "ct.nii.gz")
+    masks = str(scans / "ct_abdomen_dicom" / "labels_totalsegmentator.nii.gz")
+    summary = prepare(PrepareConfig(mask_label=5, masks=masks, workers=1), tmp_path / "ct.nii.gz", tmp_path / "out.zip")
+    assert summary["identity"] == series[1]["identity"]
+
+
+def test_the_last_slice_is_kept_and_the_first_ones_are_not(scans, tmp_path):
+    summary = prepare(PrepareConfig(mask_label=5, size=64, workers=1), scans / "ct_abdomen_nifti", tmp_path / "out.zip")
+    assert summary["dropped"] == {"slice without the label": 69}
+    assert [int(row["slice_index"]) for row in manifest(tmp_path / "out.zip")] == list(range(69, 112))
+
+
+def test_both_layouts_in_one_folder_as_the_demo_has_them(scans, tmp_path):
+    source = tmp_path / "reference_files"
+    shutil.copytree(scans / "ct_abdomen_dicom" / "series", source / "example_ct_dicom")
+    for ours, theirs in [
+        ("ct_abdomen_dicom/labels_totalsegmentator.nii.gz", "example_seg_dicom.nii.gz"),
+        ("ct_abdomen_nifti/ct.nii.gz", "example_ct.nii.gz"),
+        ("ct_abdomen_nifti/labels_totalsegmentator.nii.gz", "example_seg_fast_force_split.nii.gz"),
+        ("mr_abdomen_nifti/mr_abdomen.nii.gz", "example_mr_sm.nii.gz"),
+    ]:
+        shutil.copy(scans / ours, source / theirs)
+    summary = prepare(PrepareConfig(mask_label=5, size=64, held_out=0.0, workers=1), source, tmp_path / "out.zip")
+    assert (summary["kept"], summary["patients"], summary["scans"]) == (63, 2, 2)
+    images = open_dataset(tmp_path / "out.zip").images(slice(None))[:, 0].astype(float)
+    # Upright: the spine is the brightest part of the middle, and lies in the lower half. Liver: the left third is denser than the right one.
+    middle = images.mean(0)[:, 28:36]
+    assert middle[32:52].max() > middle[12:32].max() + 30
+    upper = images[43:] if summary["kept"] == 63 else images
+    assert upper[:, 20:40, 10:24].mean() > upper[:, 20:40, 40:54].mean()
+
+
+def test_a_cine_of_twenty_phases_is_no_stack_of_two_hundred(scans):
+    from medgan.data.scans import find_scans, walk
+
+    found = find_scans(walk(scans / "mr_cine_dicom" / "SCD0000301"))
+    assert len(found.scans) == 20
+    assert {scan.shape for scan in found.scans} == {(256, 256, 10)}

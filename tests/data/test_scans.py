@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import SimpleITK
+
+from medgan.data.scans import Place, find_scans, walk
+from medgan.data.volumes import read_volume
+from medgan.errors import InputError
+from tests.phantoms import body, ct_nifti, ct_series, dicom_slice, save
+
+
+def test_an_empty_source_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="empty"):
+        walk(tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        walk(tmp_path / "nowhere")
+
+
+def test_an_xnat_session_tree_is_read_and_its_extras_are_not(tmp_path):
+    hu, _ = body()
+    for session in ("S1", "S2"):
+        ct_series(tmp_path / session / "SCANS" / "2" / "DICOM" / "files", hu, PatientID="", SeriesInstanceUID="1.5", StudyInstanceUID="1.4")
+        (tmp_path / session / "SCANS" / "2" / "DICOM" / "scan_2_catalog.xml").write_text("<x/>")
+        ct_series(tmp_path / session / "SCANS" / "2" / "SNAPSHOTS", hu, SeriesInstanceUID="1.6")
+    found = find_scans(walk(tmp_path))
+    # One series UID for two sessions, and no PatientID: the sessions keep them apart.
+    assert sorted((scan.patient, scan.shape) for scan in found.scans) == [("S1", (32, 28, 12)), ("S2", (32, 28, 12))]
+    assert found.excluded == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "patient"),
+    [
+        (("S1", "SCANS", "2", "DICOM", "a"), "S1"),
+        (("S1", "ASSESSORS", "A1", "seg.nii"), "S1"),
+        (("SCANS", "2", "DICOM", "a"), "(session)"),
+        (("RESOURCES", "MASKS", "a.nii"), "(session)"),
+        (("DICOM", "a"), "(scan)"),
+        (("sub-01", "ses-2", "anat", "a.nii"), "sub-01"),
+        (("data", "sub-01", "a.nii"), "sub-01"),
+        (("patient001", "a.nii"), "patient001"),
+        (("a.nii",), ""),
+    ],
+)
+def test_whose_a_file_is(parts, patient):
+    assert Place(parts).patient == patient
+
+
+def test_empty_series_uids_are_grouped_by_folder_and_geometry(tmp_path):
+    hu, _ = body()
+    empty = {"SeriesInstanceUID": "", "StudyInstanceUID": "", "PatientID": ""}
+    ct_series(tmp_path / "a", hu, **empty)
+    ct_series(tmp_path / "b", hu, **empty)
+    # A coronal reformat in the same folder has other cosines.
+    for y in range(3):
+        pixels = np.zeros((28, 32), np.int16)
+        save(dicom_slice(pixels, (0, 2.0 * y, 0), ImageOrientationPatient=[1, 0, 0, 0, 0, -1], **empty), tmp_path / "a" / f"R{y}")
+    shapes = sorted(scan.shape for scan in find_scans(walk(tmp_path)).scans)
+    assert shapes == [(32, 28, 3), (32, 28, 12), (32, 28, 12)]
+
+
+def test_everything_left_out_has_a_reason(tmp_path):
+    hu, _ = body()
+    ct_series(tmp_path / "ct", hu)
+    save(dicom_slice(np.zeros((4, 4), np.int16), (0, 0, 0), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), tmp_path / "ct" / "LOC")
+    (tmp_path / "IM9").write_bytes(b"")
+    (tmp_path / "bad.nii.gz").write_bytes(b"no gzip")
+    (tmp_path / "notes.txt").write_text("kept out of the list")
+    reasons = sorted(item.reason for item in find_scans(walk(tmp_path)).excluded)
+    assert reasons == ["file of no known format", "header unreadable (ImageFileError)", "localiser"]
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd"])
+def test_meta_image_equals_nifti(tmp_path, suffix):
+    path = ct_nifti(tmp_path, codes="LAS", mask="")
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(path)), str(tmp_path / f"ct{suffix}"))
+    found = {volume.path.suffix: volume for volume in find_scans(walk(tmp_path)).volumes}
+    (ours, affine), (nifti, nifti_affine) = read_volume(found[suffix]), read_volume(found[".gz"])
+    np.testing.assert_array_equal(ours, nifti)
+    np.testing.assert_allclose(affine, nifti_affine, atol=1e-5)
+    np.testing.assert_allclose(found[suffix].affine, nifti_affine, atol=1e-5)
