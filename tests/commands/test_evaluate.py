@@ -1,0 +1,113 @@
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from medgan import weights
+from medgan.cli import main
+from tests.metrics.phantoms import waves
+from tests.metrics.pretrained import inception
+
+
+def folder_of(path, images):
+    path.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image[0]).save(path / f"{i:03}.png")
+    return str(path)
+
+
+def evaluate(*words):
+    return CliRunner().invoke(main, ["evaluate", *words])
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """Features of the test's sets go into a cache of its own, weights come from where they are."""
+    monkeypatch.setenv("MEDGAN_WEIGHTS", str(inception().parent))
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path / "cache"))
+
+
+def test_two_folders_give_one_json_object(tmp_path, own_cache):
+    real, fake = folder_of(tmp_path / "real", waves(4, size=32)), folder_of(tmp_path / "fake", waves(3, size=32, first=50))
+    done = evaluate("--real", real, "--fake", fake, "--metrics", "fid,kid", "--out", str(tmp_path / "made" / "metrics.json"))
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result == json.loads((tmp_path / "made" / "metrics.json").read_text())
+    assert (result["n_real"], result["n_fake"], list(result["metrics"])) == (4, 3, ["fid", "kid"])
+    assert result["metrics"]["fid"]["value"] > 1
+    assert "W_SMALL_N 4 real and 3 synthetic images" in done.stderr
+    assert str(tmp_path) not in done.stdout
+    # The same images again, from the cache, against themselves.
+    same = evaluate("--real", real, "--fake", real, "--metrics", "fid")
+    assert json.loads(same.stdout)["metrics"]["fid"]["value"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_bundle_is_sampled_from_the_seed_on(tmp_path, own_cache):
+    import torch
+
+    from medgan.networks.bundle import write_bundle
+    from medgan.networks.stylegan2 import Generator
+
+    torch.manual_seed(0)
+    arguments = {"z_dim": 8, "c_dim": 0, "w_dim": 8, "img_resolution": 16, "img_channels": 1}
+    write_bundle(tmp_path / "bundle", Generator(**arguments), family="stylegan2", arguments=arguments, details={})
+    real = folder_of(tmp_path / "real", waves(3, size=16))
+    words = ["--real", real, "--bundle", str(tmp_path / "bundle"), "--n-fake", "3", "--metrics", "fid"]
+    done = evaluate(*words)
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["n_fake"] == 3
+
+
+def test_absent_weights_are_exit_69(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MEDGAN_WEIGHTS", raising=False)
+    monkeypatch.setattr(weights, "MOUNT", tmp_path / "mount")
+    real = folder_of(tmp_path / "real", waves(2, size=32))
+    done = evaluate("--real", real, "--fake", real, "--out", str(tmp_path / "metrics.json"))
+    assert done.exit_code == 69
+    assert done.stderr.splitlines()[-1].startswith("ERROR E_WEIGHTS inception-2015-12-05 not found")
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_sets_of_other_size_are_exit_65(tmp_path, own_cache):
+    real, fake = folder_of(tmp_path / "real", waves(2, size=32)), folder_of(tmp_path / "fake", waves(2, size=16))
+    done = evaluate("--real", real, "--fake", fake, "--out", str(tmp_path / "metrics.json"))
+    assert done.exit_code == 65
+    assert "real images are 32 x 32" in done.stderr
+    assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ([], 2, "--fake or the generator as --bundle"),
+        (["--fake", "."], 66, "--real names nothing"),
+        (["--fake", ".", "--resize", "bicubic"], 2, "bicubic"),
+        (["--fake", ".", "--n-fake", "1"], 2, "--n-fake 1"),
+    ],
+)
+def test_bad_options_touch_nothing(tmp_path, words, code, text):
+    done = evaluate("--real", str(tmp_path / "SMITH^JOHN"), *words)
+    assert done.exit_code == code
+    assert text in done.stderr
+    assert "SMITH" not in done.stderr
+
+
+def test_a_dry_run_prints_the_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDGAN_N_FAKE", "777")
+    done = evaluate("--real", "a", "--fake", "b", "--metrics", "fid50k_full", "--dry-run")
+    assert json.loads(done.stdout) | {"batch": 0} == {
+        "metrics": ["fid50k_full"],
+        "extractor": "inception-2015-12-05",
+        "resize": "tf1",
+        "n_fake": 777,
+        "batch": 0,
+        "seed": 0,
+    }
+
+
+def test_waves_are_not_all_alike():
+    assert len({image.tobytes() for image in waves(60)}) == 60
+    assert np.ptp(waves(1)) > 200
