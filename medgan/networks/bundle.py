@@ -80,8 +80,9 @@ def write_bundle(folder: Path, G: nn.Module, *, family: str, arguments: Mapping[
         "network_def": {"_target_": f"{network.__module__}.{network.__qualname__}", **arguments},
         "network": "$@network_def.to(@device).eval()",
         "latent": f"$torch.randn(1, {arguments['z_dim']}, device=@device)",
-        "initialize": ["$@network.load_state_dict(torch.load(@bundle_root + '/models/model.pt', map_location=@device, weights_only=True))"],
-        "run": ["$@network(@latent)"],
+        # `monai.bundle.load` copies the weights itself; `python -m monai.bundle run` is told where the bundle lies.
+        "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device, weights_only=True)",
+        "run": ["$@network.load_state_dict(@weights)", "$@network(@latent)"],
     }
     write_json(folder / "configs" / "inference.json", inference)
     write_text(folder / "LICENSE", _licence())

@@ -26,6 +26,7 @@ from medgan.runs import atomic, write_text
 
 # Zip members carry no time, so that equal images make equal files.
 EPOCH = (1980, 1, 1, 0, 0, 0)
+MOST_SEEDS = 10_000_000
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -84,9 +85,10 @@ def parse_seeds(text: str) -> list[int]:
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if not match or int(match[2] or match[1]) < int(match[1]):
             raise ConfigError(f"--seeds {text} is not a list of seeds", fix="--seeds 0-99")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
-    if max(seeds) >= 2**32:
-        raise ConfigError("--seeds has a seed of 2^32 or more")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last >= 2**32 or len(seeds) + last - first >= MOST_SEEDS:
+            raise ConfigError(f"--seeds {text} has a seed of 2^32 or more, or more than {MOST_SEEDS:,} seeds")
+        seeds += range(first, last + 1)
     return seeds
 
 
