@@ -337,13 +337,19 @@ def _machine_facts(results: Results) -> list[tuple[str, str]]:
 
 
 def _checksums(results: Results) -> list[tuple[str, str, str]]:
-    """(stage, role, checksum) of everything that went into a stage."""
+    """(stage, role, checksum) of what went into each stage, and of the generator."""
     rows = []
     for stage, values in results.provenance.items():
         inputs = values.get("inputs")
         if isinstance(inputs, Mapping):
-            rows += [(stage, str(role), str(value)) for role, value in inputs.items() if not looks_like_path(str(role) + str(value))]
-    return rows
+            rows += [(stage, str(role), str(value)) for role, value in inputs.items()]
+    # A run that is generated from again names its generator by content.
+    rows += [
+        ("bundle", role, str(results.model[key]))
+        for role, key in (("dataset", "dataset"), ("weights", "model_sha256"))
+        if results.model.get(key)
+    ]
+    return [row for row in rows if not looks_like_path(row[1] + row[2])]
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:

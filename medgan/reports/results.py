@@ -280,4 +280,11 @@ def _existing(path: Path) -> Path | None:
 
 def _last_snapshot(run: Path) -> Path | None:
     """The newest contact sheet of training, for a run that never came to `generate`."""
-    return max((run / runs.SNAPSHOTS).glob("fakes*.png"), default=None)
+
+    def kimg(path: Path) -> float:
+        try:
+            return float(path.stem.removeprefix("fakes"))
+        except ValueError:
+            return -1
+
+    return max((run / runs.SNAPSHOTS).glob("fakes*.png"), key=kimg, default=None)

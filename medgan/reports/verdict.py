@@ -90,7 +90,8 @@ def is_partial(results: Results) -> bool:
     """Whether training stopped, or was looked at, before the length asked for."""
     if results.status.get("status") in ("partial", "preempted", "running", "failed"):
         return True
-    return results.kimg is not None and results.kimg_wanted is not None and results.kimg < results.kimg_wanted
+    # Training counts whole images: 0.0996 kimg are 100 of them.
+    return results.kimg is not None and results.kimg_wanted is not None and results.kimg * 1000 < round(results.kimg_wanted * 1000)
 
 
 def _sentence(results: Results) -> str:

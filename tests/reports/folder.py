@@ -145,7 +145,8 @@ def make_run(run: Path) -> Path:
     write(run / "dataset" / "fingerprint.json", {"patients": 2, "images": 97, "advice": ["2 patients: below 30"]})
     sheet(run / "dataset" / "qc_sheet.png")
     write(
-        run / "bundle" / "configs" / "metadata.json", {"medgan": {"family": "stylegan2", "kimg": 1.5, "arguments": {"img_resolution": 64}}}
+        run / "bundle" / "configs" / "metadata.json",
+        {"medgan": {"family": "stylegan2", "kimg": 1.5, "arguments": {"img_resolution": 64}, "model_sha256": "d7" * 32}},
     )
     samples = [{"file": f"{n:08d}.png", "seed": n, "psi": "0.7", "sha256": f"{n:064x}"} for n in range(64)]
     table(run / "synthetic" / "manifest.csv", samples)

@@ -140,6 +140,7 @@ def test_every_number_is_the_folders(report):
         EXTRACTOR,
         IDENTITY,
         "c0" * 32,
+        "d7" * 32,
         "tf1",
         "FID_FEW_IMAGES 92 real images: a smoke figure.",
         "2 patients: below 30",
@@ -271,8 +272,8 @@ def test_a_broken_picture_is_no_reason_to_fail(tmp_path):
 def test_the_last_snapshot_stands_in_for_images_not_generated(tmp_path):
     run = make_run(tmp_path / "run")
     (run / "synthetic/contact_sheet.png").unlink()
-    sheet(run / "snapshots/fakes000001.png", columns=2)
-    sheet(run / "snapshots/fakes000002.png", columns=3)
+    sheet(run / "snapshots/fakes000002.png", columns=2)
+    sheet(run / "snapshots/fakes000002.5.png", columns=3)
     parsed = quick(run)
     assert [image["width"] for image in parsed.all("img") if "synthetic images made" in image["alt"]] == ["384"]
     assert "The last contact sheet of training" in parsed.text

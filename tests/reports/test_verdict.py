@@ -70,6 +70,12 @@ def test_a_run_that_stopped_early_is_partial(tmp_path, status):
     assert "1.25 of 2 kimg" in text(run, "Length of the run")
 
 
+def test_a_fraction_of_an_image_is_no_reason_to_call_a_run_partial(tmp_path):
+    run = make_run(tmp_path)
+    write(run / "config.json", {"kimg": 2.0004})
+    assert states(run)["Length of the run"] == "good"
+
+
 def test_a_loss_that_was_not_finite_is_a_problem(tmp_path):
     run = make_run(tmp_path)
     rows = ticks()
