@@ -5,6 +5,7 @@ A match needs overlap in space; names only choose between label maps (or scans) 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,7 +130,9 @@ def closeness(scan: Scan, mask: LabelMap) -> tuple[int, int, int, int]:
         if a != b:
             break
         shared += 1
-    prefix = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    # Word by word: `patient1` is no beginning of `patient10`.
+    words = zip(re.split(r"[_\-. ]", ours), re.split(r"[_\-. ]", theirs), strict=False)
+    prefix = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], words))
     return same_patient, int(bool(ours) and ours == theirs), shared, prefix
 
 
@@ -168,7 +171,8 @@ def match(scans: Sequence[Scan], masks: Sequence[LabelMap], label: int) -> list[
             if overlap >= LEAST_OVERLAP:
                 close.append((closeness(scan, mask), index))
         best = [index for rank, index in close if rank == max(rank for rank, _ in close)]
-        if len({scans[index].patient for index in best}) > 1:
+        # A scan without any label of a patient may be of any patient.
+        if len({scans[index].patient or f"scan {index}" for index in best}) > 1:
             for index in best:
                 contested[index] = True
             continue
@@ -211,14 +215,17 @@ def resample_labels(
     if origins is None:
         origins = affine[:3, 3] + np.arange(shape[2])[:, None] * affine[:3, 2]
     inverse = np.linalg.inv(labels_affine)
-    plane = np.stack(np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij"), axis=-1).reshape(-1, 2)
-    in_plane = plane @ (inverse[:3, :3] @ affine[:3, :2]).T
+    step = inverse[:3, :3] @ affine[:3, :2]
+    # A label axis that does not change along a picture axis keeps length 1 there: parallel grids need no index per pixel.
+    columns, rows = np.arange(shape[0])[:, None], np.arange(shape[1])[None]
+    tiny = 1e-9
+    in_plane = [(columns * s[0] if abs(s[0]) > tiny else 0) + (rows * s[1] if abs(s[1]) > tiny else 0) for s in step]
     result = np.zeros(shape, labels.dtype)
     for z in range(shape[2]):
+        start = inverse[:3, :3] @ origins[z] + inverse[:3, 3]
         # Rounded half up after a nudge: grids that differ by half a voxel exactly would fall either way by the last bit of a float.
-        index = np.floor(in_plane + (inverse[:3, :3] @ origins[z] + inverse[:3, 3]) + 0.5 + 1e-6).astype(np.int64)
-        inside = np.all((index >= 0) & (index < np.array(labels.shape)), axis=1)
-        values = np.zeros(len(index), labels.dtype)
-        values[inside] = labels[tuple(index[inside].T)]
-        result[:, :, z] = values.reshape(shape[:2])
+        index = [np.floor(along + at + 0.5 + 1e-6).astype(np.int64) for along, at in zip(in_plane, start, strict=True)]
+        inside = [(i >= 0) & (i < n) for i, n in zip(index, labels.shape, strict=True)]
+        clipped = [np.clip(i, 0, n - 1) for i, n in zip(index, labels.shape, strict=True)]
+        result[:, :, z] = labels[tuple(clipped)] * (inside[0] & inside[1] & inside[2])
     return result

@@ -220,7 +220,8 @@ def _cut_all(matches: Sequence[tuple[Scan, Match]], recipe: Recipe, folder: Path
     jobs = [Job(scan=scan, mask=match.mask, recipe=recipe, spool=folder / f"{i:06d}") for i, (scan, match) in enumerate(chosen)]
     count = min(workers or _usual_workers(len(jobs)), max(len(jobs), 1))
     outcomes: dict[int, Outcome] = {}
-    step(0, len(jobs))
+    if jobs:
+        step(0, len(jobs))
     if count == 1:
         for index, job in enumerate(jobs):
             outcomes[index] = cut_scan(job)

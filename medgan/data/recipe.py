@@ -33,8 +33,8 @@ WINDOW_PRESETS: dict[str, tuple[float, float]] = {
 # fmt: on
 
 OTHER_PRESETS: dict[str, dict[str, Any]] = {
-    "mr": {"intensity": "percentile", "percentiles": (0.5, 99.5)},
-    "mr-minmax": {"intensity": "minmax"},
+    "mr": {"modality": "MR", "intensity": "percentile", "percentiles": (0.5, 99.5)},
+    "mr-minmax": {"modality": "MR", "intensity": "minmax"},
 }
 
 

@@ -263,12 +263,21 @@ def stored_values(data: pydicom.Dataset) -> np.ndarray:
     # OpenJPEG decodes a torn codestream into a picture with a grey lower half, without an error.
     if syntax in ENDS_WITH_FFD9 and b"\xff\xd9" not in bytes(data.PixelData[-64:]):
         raise DataError("the pixel data is cut off")
+    if syntax.is_compressed and not _decodable(syntax):
+        raise DataError(f"no decoder for its compression ({'private' if syntax.is_private else syntax.name})")
     pixels = data.pixel_array
     allocated, stored, high = int(data.BitsAllocated), int(data.BitsStored), int(data.get("HighBit", data.BitsStored - 1))
     if syntax.is_compressed or stored == allocated or not np.issubdtype(pixels.dtype, np.integer):
         return pixels
     # To the left and back: the sign bit, if any, comes to stand where the integer type has it.
     return (pixels << (allocated - 1 - high)) >> (allocated - stored)
+
+
+def _decodable(syntax: pydicom.uid.UID) -> bool:
+    try:
+        return bool(pydicom.pixels.get_decoder(syntax).is_available)
+    except NotImplementedError:
+        return False
 
 
 def measured_values(data: pydicom.Dataset) -> np.ndarray:

@@ -130,6 +130,28 @@ def test_a_mask_that_fits_two_patients_equally_is_given_to_neither(tmp_path):
     assert [found.reason for found in match(scans, masks, 1)] == ["its label map fits scans of several patients equally"] * 2
 
 
+def test_files_of_nobody_in_particular_do_not_share_a_mask(tmp_path):
+    # Two volumes on one grid in one folder: whether of one patient or of two is not known.
+    for name, shift in (("one.nii", 1), ("ten.nii", 2)):
+        ct_nifti(tmp_path, name, mask="", shift=shift)
+    _, liver = body()
+    write_nifti(tmp_path / "liver.nii", turned(liver, "RAS"), affine_for("RAS", liver.shape), dtype=np.uint8)
+    scans, masks = find(tmp_path)
+    assert [found.mask for found in match(scans, masks, 1)] == [None, None]
+
+
+def test_a_name_that_begins_another_is_not_taken_for_it(tmp_path):
+    for i, name in enumerate(("p1_a.nii", "p10_a.nii")):
+        ct_nifti(tmp_path, name, mask="", shift=i)
+    _, liver = body()
+    write_nifti(tmp_path / "p10_liver.nii", turned(liver, "RAS"), affine_for("RAS", liver.shape), dtype=np.uint8)
+    scans, masks = find(tmp_path)
+    assert {scan.place.name: bool(found.mask) for scan, found in zip(scans, match(scans, masks, 1), strict=True)} == {
+        "p1_a.nii": False,
+        "p10_a.nii": True,
+    }
+
+
 def test_coverage_of_a_half_shifted_box():
     affine = np.eye(4)
     shifted = np.eye(4)

@@ -209,9 +209,23 @@ def test_without_any_mask_the_message_helps(tmp_path):
 def test_an_mr_is_no_ct(tmp_path):
     hu, _ = body()
     ct_series(tmp_path / "in" / "mr", hu, Modality="MR", SeriesInstanceUID="1.7")
-    write_nifti(tmp_path / "in" / "mr.nii", np.clip(turned(hu, "RAS"), 0, None) + np.arange(12), affine_for("RAS", hu.shape))
+    values = np.clip(turned(hu, "RAS"), 0, None) + np.arange(12)
+    # Interpolation leaves some values far below zero.
+    values[0, :2, 0] = -300
+    write_nifti(tmp_path / "in" / "mr.nii", values, affine_for("RAS", hu.shape))
     with pytest.raises(DataError, match=r"modality MR, the recipe takes CT \(12\).*not HU \(12\)"):
         prepare(small(mask_label=-1), tmp_path / "in", tmp_path / "out.zip")
+
+
+def test_an_mr_takes_its_window_from_the_volume(tmp_path):
+    hu, _ = body()
+    ct_series(tmp_path / "in", hu + 1000, Modality="MR", intercept=0)
+    summary = prepare(small(mask_label=-1, window_preset="mr-minmax"), tmp_path / "in", tmp_path / "out.zip")
+    assert summary["kept"] == 12
+    row = manifest(tmp_path / "out.zip")[0]
+    # 0 to 1700, the same in every slice.
+    assert (row["level"], row["width"], row["modality"], row["preset"]) == ("850", "1700", "MR", "mr-minmax")
+    assert open_dataset(tmp_path / "out.zip").images([5])[0, 0, 15, 9] == round(1060 / 1700 * 255)
 
 
 def test_an_empty_source_and_one_without_scans(tmp_path):

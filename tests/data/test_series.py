@@ -2,6 +2,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 from monai.data import MetaTensor
@@ -173,3 +174,14 @@ def test_reading_says_nothing(tmp_path, caplog, recwarn):
         read_header(path)
         SeriesReader().read([path])
     assert "CANARY" not in caplog.text + "".join(str(w.message) for w in recwarn)
+
+
+def test_a_compression_without_decoder_is_named(tmp_path):
+    data = dicom_slice(np.zeros((4, 4), np.int16), (0, 0, 0))
+    path = save(data, tmp_path / "a")
+    # JPEG Lossless (process 14, SV1) is what many archives hold; pylibjpeg has no free decoder for it.
+    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.70"
+    data.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+    data["PixelData"].is_undefined_length = True
+    with pytest.raises(DataError, match="no decoder for its compression"):
+        measured_values(read_dicom(save(data, path)))
