@@ -9,6 +9,7 @@ from PIL import Image
 
 from medgan.data.dataset import find_dataset, image_name, open_dataset, write_dataset
 from medgan.errors import DataError, InputError
+from tests.phantoms import ct_nifti
 
 
 def png(pixels, **options):
@@ -162,3 +163,13 @@ def test_info_of_a_set_made_elsewhere(tmp_path):
     open_dataset(tmp_path / "set").write_info(tmp_path / "run")
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["fingerprint.json", "qc_sheet.png"]
     assert Image.open(tmp_path / "run" / "qc_sheet.png").size == (96, 32)
+
+
+def test_scans_are_no_dataset_and_a_platform_mount_of_one_is(tmp_path):
+    ct_nifti(tmp_path / "scans")
+    (tmp_path / "scans" / "snapshot.png").write_bytes(png(greys(1)[0]))
+    assert find_dataset(tmp_path / "scans") is None
+    (tmp_path / "mount" / "ZIP").mkdir(parents=True)
+    (tmp_path / "mount" / "ZIP" / "zip_catalog.xml").write_text("<x/>")
+    zipped = written(tmp_path / "mount" / "ZIP" / "liver.zip", greys())
+    assert find_dataset(tmp_path / "mount") == zipped
