@@ -228,7 +228,9 @@ def _metric_rows(results: Results) -> list[MetricRow]:
             details = f"from {_word(results.metrics['n_fake'])} synthetic images instead of 50,000" + (f", {details}" if details else "")
         if "value" in values:
             shown = _figure(name, values.pop("value"))
-            details = ", ".join(filter(None, [details, *(f"{key} {_word(value)}" for key, value in values.items() if _is_word(value))]))
+            details = ", ".join(
+                filter(None, [details, *(f"{key.replace('_', ' ')} {_word(value)}" for key, value in values.items() if _is_word(value))])
+            )
             rows.append(MetricRow(name=name, value=shown, details=details, meaning=meaning))
             continue
         for key, value in values.items():

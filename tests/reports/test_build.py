@@ -304,13 +304,13 @@ def test_metrics_of_other_shapes_are_shown(tmp_path):
     run = make_run(tmp_path / "run")
     result = evaluation(208.55)
     result["metrics"] |= {
-        "kid": {"value": 0.1066855, "interval": [0.09, 0.125], "subsets": 100},
+        "kid": {"value": 0.1066855, "interval": [0.09, 0.125], "subset_size": 100},
         "precision_recall": {"precision": 0.61, "recall": 0.27},
         "broken": {"value": None},
     }
     write(run / "metrics.json", result)
     text = quick(run).text
-    assert "kid 0.1067 interval 0.09 to 0.125, subsets 100" in text
+    assert "kid 0.1067 interval 0.09 to 0.125, subset size 100" in text
     assert "precision_recall: precision 0.61" in text
     assert "broken not a finite number" in text
 
