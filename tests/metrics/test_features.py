@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,17 @@ def test_identity_is_content_and_not_object():
     changed[4, 0, 39, 39] ^= 1
     assert features.identity(ImageSet(images)) != features.identity(ImageSet(changed))
     assert features.identity(ImageSet(images)) != features.identity(ImageSet(images.reshape(5, 1, 20, 80)))
+
+
+def test_a_cache_file_is_named_after_images_extractor_and_resize(tmp_path):
+    def path(images=None, **changes):
+        extractor = SimpleNamespace(**({"name": "a", "sha256": "0", "resize": "tf1", "dim": 4} | changes))
+        return features.cache_path(tmp_path, ImageSet(waves(5) if images is None else images), extractor)
+
+    other = waves(5)
+    other[0, 0, 0, 0] ^= 1
+    assert path() == path()
+    assert len({path(), path(other), path(sha256="1"), path(resize="pytorch-fid"), path(name="b")}) == 5
 
 
 def test_a_cache_file_gives_back_what_was_saved(tmp_path):
