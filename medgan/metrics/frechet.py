@@ -2,8 +2,8 @@
 
 d² = |mu1 - mu2|² + tr S1 + tr S2 - 2 tr sqrt(S1 S2)    (Dowson and Landau 1982, eq. 4)
 
-`scipy.linalg.sqrtm(S1 @ S2)`, which the usual packages take, is slower and wrong in the fifth digit where a covariance is
-singular (n <= d), which is every FID of fewer than 2049 images. With any factors S1 = A A' and S2 = B B' the trace is the nuclear
+`scipy.linalg.sqrtm(S1 @ S2)`, which the usual packages take, is slower and off by about 1e-6 where a covariance is singular
+(n <= d), which is every FID of fewer than 2049 images. With any factors S1 = A A' and S2 = B B' the trace is the nuclear
 norm of A' B, and its square the trace of sqrt(A' S2 A). Centred features are such factors; so the cheapest of three exact ways is taken.
 """
 

@@ -63,7 +63,7 @@ def test_fewer_images_than_dimensions_is_exact(n_real, n_fake):
     scale = np.logspace(0, -2, 128)
     real, fake = gaussian(n_real, 128, 1, scale=scale), gaussian(n_fake, 128, 2, scale=1.2 * scale)
     from_rows = frechet_distance(real=Features.of(real), fake=Features.of(fake), ddof=1)
-    # sqrtm itself is wrong in the sixth digit here (METRICS.md section 2: 72.66804816 for 72.66810186).
+    # sqrtm itself is off by about 1e-6 here (METRICS.md section 2: 72.66804816 for 72.66810186).
     assert from_rows == pytest.approx(with_sqrtm(real, fake), rel=2e-5)
     # An independent exact way: singular values of the product of centred rows, by definition of the nuclear norm.
     a, b = (x.astype(float) - x.mean(0, dtype=float) for x in (real, fake))
