@@ -95,13 +95,16 @@ def evaluate(
 
 def bundle_sampler(bundle: Path, config: EvaluateConfig) -> Sampler:
     """Image number i of a generator is the one of seed `config.seed` + i, untruncated (psi 1), as FID is defined."""
+    import torch
+
     from medgan.networks.bundle import read_bundle
     from medgan.sampling.generate import sample
 
-    G, _ = read_bundle(bundle)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    G = read_bundle(bundle)[0].to(device)
 
     def draw(start: int, count: int) -> Any:
         first = config.seed + start
-        return sample(G, range(first, first + count), psi=1.0, batch=config.batch)
+        return sample(G, range(first, first + count), psi=1.0, batch=config.batch, device=device)
 
     return draw
