@@ -1,7 +1,7 @@
 # medgan for XNAT, a DGX or any Docker host. Any uid may run it, with a read-only root and without a network: docs/how-to/dgx.md
 #
 #   GPU (PyPI's CUDA wheels of torch)   docker build -t medgan:0.1.0 .
-#   CPU                                 docker build -t medgan:0.1.0-cpu --build-arg TORCH_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu" .
+#   CPU                                 docker build -t medgan:0.1.0-cpu --build-arg TORCH_OPTIONS="--index-url <PyTorch's index of CPU wheels>" .
 #
 # Plain instructions only, so that the classic builder (Docker's API) builds it as well as BuildKit. A digest can be pinned in BASE.
 ARG BASE=python:3.11-slim

@@ -128,7 +128,7 @@ def resolve(base: C, flags: Mapping[str, Any], *, config_file: Path | None = Non
         changes.update(read_settings(config_file, names))
     for field in dataclasses.fields(base):  # type: ignore[arg-type]
         value = flags.get(field.name)
-        if value is not None and value != ():
+        if value is not None:
             changes[field.name] = value
     return dataclasses.replace(base, **{name: _like(typing.get_type_hints(type(base))[name], value) for name, value in changes.items()})  # type: ignore[type-var]
 

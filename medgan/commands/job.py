@@ -58,6 +58,9 @@ class JobConfig:
     images: int = setting(1000, "synthetic images to give back", label="Synthetic images")
     psi: float = setting(1.0, "truncation of the synthetic images: 1 keeps the variety", label="Truncation psi")
     loose: bool = setting(False, "single PNG files instead of one zip", label="Single PNG files")
+    include_real_examples: bool = setting(
+        False, "show training images in report.html, the file most likely to be passed on", label="Real examples in the report"
+    )
     seed: int = setting(0, "seed of split, weights and all draws", label="Seed")
     time_budget: str = setting("", "stop after this long, e.g. 20h, keep the state and give back the best so far", label="Time budget")
 
@@ -127,26 +130,26 @@ def run_job(
     folders = _Folders(output, run_name)
     if check_only:
         data.write_info(run / runs.DATASET)
-        _export_report(run, folders)
+        _export_report(config, run, folders)
         return JobResult("checked", {"images": str(len(data)), "size": str(data.resolution), "dataset": data.identity[:12]})
     train_config = config.training(data.resolution)
     trained = run_training(train_config, data, run, weights=weights, evaluator=evaluator)
     _generate(config, run)
     numbers = _evaluate(train_config, run, evaluator)
-    runs.write_json(run / runs.STATUS, {"time": runs.utc_now(), "state": trained.status, "kimg": f"{trained.kimg:g}", **numbers})
+    runs.write_json(run / runs.STATUS, {"time": runs.utc_now(), "status": trained.status, "kimg": f"{trained.kimg:g}", **numbers})
     runs.write_json(run / runs.PROVENANCE, runs.provenance("train", to_json(train_config), {"dataset": data.identity}, started=started))
-    _export(run, folders, trained)
+    _export(config, run, folders, trained)
     best = {"best_kimg": f"{trained.best['kimg']:g}"} if trained.best else {}
     return JobResult(trained.status, {"kimg": f"{trained.kimg:g}", **best, **numbers})
 
 
 def dataset_for(config: JobConfig, source: Path, out: Path) -> Dataset:
     """The dataset of a job: the ready one in `source`, or one prepared from its scans."""
-    from medgan.data.dataset import open_dataset
+    from medgan.data.dataset import find_dataset, open_dataset
     from medgan.data.prepare import PrepareConfig, prepare
     from medgan.progress import bar
 
-    if ready := ready_dataset(source):
+    if ready := find_dataset(source):
         return open_dataset(ready)
     settings = PrepareConfig(
         recipe=config.recipe,
@@ -163,25 +166,6 @@ def dataset_for(config: JobConfig, source: Path, out: Path) -> Dataset:
     for warning in summary["warnings"]:
         log.warning("%s", warning)
     return open_dataset(out)
-
-
-def ready_dataset(source: Path) -> Path | None:
-    """A dataset zip (alone in the folder or given itself), or a folder that holds pictures and nothing else; else None."""
-    from medgan.data.dataset import LABELS, PICTURES
-
-    if source.is_file():
-        return source if source.suffix.lower() == ".zip" else None
-    files = [f for f in source.rglob("*") if f.is_file() and not f.name.startswith(".")]
-    zips = [f for f in files if f.suffix.lower() == ".zip"]
-    if len(files) == 1 and zips:
-        try:
-            with zipfile.ZipFile(zips[0]) as archive:
-                names = archive.namelist()
-        except (OSError, zipfile.BadZipFile):
-            return None
-        return zips[0] if LABELS in names or all(n.lower().endswith(PICTURES) or n.endswith("/") for n in names) else None
-    pictures = [f for f in files if f.suffix.lower() in PICTURES]
-    return source if pictures and len(pictures) + len([f for f in files if f.name == LABELS]) == len(files) else None
 
 
 def _generate(config: JobConfig, run: Path) -> None:
@@ -239,34 +223,40 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def _export_report(run: Path, folders: _Folders) -> None:
+def _export_report(config: JobConfig, run: Path, folders: _Folders) -> None:
     from medgan import runs
     from medgan.reports.build import build_report
 
     report = folders("report")
-    build_report(run, run / runs.REPORT, figures=run / "figures", citation=run / "CITATION.md")
+    build_report(run, run / runs.REPORT, include_sheet=config.include_real_examples, figures=run / "figures", citation=run / "CITATION.md")
     for name in (runs.REPORT, "figures", "CITATION.md", runs.PROVENANCE, runs.STATUS, runs.DATASET):
         _copy(run / name, report / name)
 
 
-def _export(run: Path, folders: _Folders, trained: Trained) -> None:
+def _export(config: JobConfig, run: Path, folders: _Folders, trained: Trained) -> None:
     """The five result folders; the report last, because it says that all is there."""
     from medgan import runs
 
-    for name in ("synthetic.zip", "manifest.csv", "contact_sheet.png"):
-        _copy(run / runs.SYNTHETIC / name, folders("synthetic") / name)
-    for png in sorted((run / runs.SYNTHETIC).glob("seed*.png")):
-        _copy(png, folders("synthetic") / png.name)
+    synthetic, checkpoint = folders("synthetic"), folders("checkpoint")
+    # What an earlier launch of the same run left and this one does not make again.
+    for stale in (
+        synthetic / "synthetic.zip",
+        *synthetic.glob("seed*.png"),
+        *(checkpoint / name for name in ("state.pt", runs.CONFIG, "README.txt")),
+    ):
+        stale.unlink(missing_ok=True)
+    for file in sorted((run / runs.SYNTHETIC).iterdir()):
+        if file.name != runs.PROVENANCE:
+            _copy(file, synthetic / file.name)
     for name in (runs.EVALUATIONS, runs.METRICS, runs.STATS):
         _copy(run / name, folders("metrics") / name)
     _export_model(run / runs.BUNDLE, folders("model"))
-    checkpoint = folders("checkpoint")
     if trained.status == "partial":
         _copy(run / runs.STATE, checkpoint / "state.pt")
         _copy(run / runs.CONFIG, checkpoint / runs.CONFIG)
     else:
         runs.write_text(checkpoint / "README.txt", "The training is complete: there is no state to resume from.\n")
-    _export_report(run, folders)
+    _export_report(config, run, folders)
     _copy(run / "figures" / "curves.png", folders("metrics") / "curves.png")
 
 

@@ -128,5 +128,6 @@ def run_training(
 
     with watch("training", out / runs.LOG) as on_tick:
         trained = train(config, data, out, resume=resume, device=device, on_snapshot=measure if evaluator else None, on_tick=on_tick)
+    runs.write_json(out / runs.STATUS, {"time": runs.utc_now(), "status": trained.status, "kimg": f"{trained.kimg:g}"})
     runs.write_json(out / runs.PROVENANCE, runs.provenance("train", to_json(config), {"dataset": data.identity}, started=started))
     return trained

@@ -26,7 +26,7 @@ from medgan.runs import atomic, write_json
 MANIFEST = "manifest.csv"
 RECIPE = "recipe.json"
 LABELS = "dataset.json"
-INFO_FILES = (MANIFEST, RECIPE, "fingerprint.json", "splits.json", "excluded.csv", "qc_sheet.png")
+INFO_FILES = (MANIFEST, RECIPE, "fingerprint.json", "splits.json", "excluded.csv", "qc_sheet.png", "run.json")
 COLUMNS = (
     "image", "sha256", "subject_key", "session_key", "series_key", "slice_index", "n_slices", "plane", "modality", "spacing_mm", "rows",
     "columns", "preset", "level", "width", "orientation", "mask_label", "mask_pixels", "split", "label",

@@ -307,6 +307,6 @@ class _Run:
         }
         if best.get("metric"):
             fields["best"] = f"{best['value']:.4g}@{best['kimg']:g}"
-        runs.write_json(self.out / runs.STATUS, {"time": runs.utc_now(), "state": "training", **fields})
+        runs.write_json(self.out / runs.STATUS, {"time": runs.utc_now(), "status": "running", **fields})
         if self.on_tick:
             self.on_tick(fields)

@@ -1,0 +1,45 @@
+# What a person runs. `make demo` and `make test` work on a fresh Debian or Ubuntu with python3 (3.11 or newer), python3-venv and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SCANS := .cache/demo-scans
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' medgan/__init__.py)
+
+.DEFAULT_GOAL := help
+.PHONY: demo test lint image clean help
+
+help:
+	@echo "make demo    the whole way on real CT slices: scans to report, about ten minutes on two cores"
+	@echo "make test    install what the tests need and run them"
+	@echo "make lint    ruff, mypy and the import rules"
+	@echo "make image   build the container image; TORCH_OPTIONS=... are further words for pip's install of torch (a CPU index)"
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.base
+	$(BIN)/python scripts/fetch_scans.py $(SCANS)
+	$(BIN)/medgan weights fetch inception-2015-12-05
+	$(BIN)/medgan demo --scans $(SCANS) --out demo
+
+test: $(VENV)/.dev
+	$(BIN)/medgan weights fetch inception-2015-12-05
+	$(BIN)/python -m pytest -m "not docker"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+image:
+	docker build --build-arg TORCH_OPTIONS="$(TORCH_OPTIONS)" --build-arg MEDGAN_COMMIT=$$(git rev-parse HEAD) -t medgan:$(VERSION) .
+
+clean:
+	rm -rf $(VENV) .cache demo

@@ -1,0 +1,83 @@
+"""Writes that leave nothing half-written, and what a run says of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from medgan import runs
+from medgan.errors import OutputError
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.txt"
+    runs.write_text(path, "old")
+
+    def fail() -> None:
+        with runs.atomic(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_results_are_readable_by_others(tmp_path):
+    old = os.umask(0o022)
+    try:
+        runs.write_text(tmp_path / "a.txt", "x")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_json_has_no_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        runs.write_json(tmp_path / "a.json", {"fid": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_a_torn_last_line_is_left_out(tmp_path):
+    path = tmp_path / "stats.jsonl"
+    runs.append_json(path, {"kimg": 1})
+    with path.open("a") as file:
+        file.write('{"kimg": 2, "Loss')
+    assert runs.read_json_lines(path) == [{"kimg": 1}]
+    assert runs.read_json_lines(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_an_unwritable_folder_names_both_users():
+    # Not pytest's own folder, which other users cannot even enter.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        code = "import os, sys, errno; from pathlib import Path; from medgan import runs; os.setuid(12345); runs.check_writable(Path(sys.argv[1]) / 'out', '/output')"
+        result = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
+    assert "uid 12345 cannot write /output (owner 0, mode 0755" in result.stderr
+
+
+def test_a_file_in_the_way_is_an_output_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="--out"):
+        runs.check_writable(tmp_path / "file" / "folder", "--out")
+
+
+def test_provenance_is_json_and_names_what_made_the_result():
+    made = runs.provenance("train", {"seed": 3}, {"dataset": "ab"}, started=runs.utc_now())
+    assert json.loads(json.dumps(made)) == made
+    assert made["settings"] == {"seed": 3}
+    assert made["inputs"] == {"dataset": "ab"}
+    assert made["versions"]["medgan"]
+
+
+def test_sha256_of_a_known_text(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert runs.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
