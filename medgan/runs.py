@@ -105,7 +105,8 @@ def check_writable(folder: Path, name: str) -> None:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".medgan-write-test"):
             pass
     except OSError as error:
-        existing = next(p for p in [folder, *folder.parents] if p.exists())
+        # os.path.exists says no, not PermissionError, where a parent may not be entered.
+        existing = next(p for p in [folder, *folder.parents] if os.path.exists(p))
         status = existing.stat()
         raise OutputError(
             f"uid {os.geteuid()} cannot write {name} (owner {status.st_uid}, mode {status.st_mode & 0o7777:04o}, {error.strerror})",

@@ -198,9 +198,11 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _places(folder: Path | None) -> Iterator[tuple[str, Path]]:
-    given = os.environ.get("MEDGAN_WEIGHTS")
-    if folder is not None or given:
-        yield "folder", folder if folder is not None else Path(given or "")
+    # Both: in the image the variable names the baked-in weights, which a folder of one's own must not hide.
+    if folder is not None:
+        yield "folder", folder
+    if given := os.environ.get("MEDGAN_WEIGHTS"):
+        yield "folder", Path(given)
     yield "mount", MOUNT
     yield "cache", cache_folder()
 

@@ -93,3 +93,28 @@ def test_windows_of_the_explanation_are_the_presets():
 def test_the_lesion_of_the_explanation_is_as_visible_as_it_says():
     steps = [20 * 255 / width for width in (2000, 350)]
     assert np.round(steps).tolist() == [3, 15]
+
+
+def test_the_reference_says_what_the_code_says():
+    import runpy
+
+    pages = runpy.run_path(str(ROOT / "scripts" / "write_reference.py"))["PAGES"]
+    for name, write in pages.items():
+        assert read(f"docs/reference/{name}") == write(), f"docs/reference/{name} is out of step: python scripts/write_reference.py"
+
+
+def test_every_command_has_a_section_and_every_link_a_target():
+    from medgan.cli import COMMANDS
+
+    reference = read("docs/reference/cli.md")
+    assert [name for name in COMMANDS if f"## medgan {name}\n" not in reference] == []
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+            if not target.startswith(("http://", "https://")):
+                assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} points to {target}"
+
+
+def test_the_version_is_the_same_everywhere():
+    tag = f"medgan:{medgan.__version__}"
+    for name in ("README.md", "Dockerfile", "docs/how-to/dgx.md", "docs/how-to/xnat.md"):
+        assert tag in read(name), name

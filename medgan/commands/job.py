@@ -162,7 +162,8 @@ def dataset_for(config: JobConfig, source: Path, out: Path) -> Dataset:
     )
     with bar("preparing") as step:
         summary = prepare(settings, source, out, step=step)
-    log.info("%d images of %d patients kept; left out: %s", summary["kept"], summary["patients"], summary["dropped"] or "nothing")
+    dropped = ", ".join(f"{count} x {reason}" for reason, count in summary["dropped"].items()) or "nothing"
+    log.info("%d images of %d patients kept; left out: %s", summary["kept"], summary["patients"], dropped)
     for warning in summary["warnings"]:
         log.warning("%s", warning)
     return open_dataset(out)

@@ -127,8 +127,10 @@ def cut_scan(job: Job) -> Outcome:
 
     Messages of libraries are dropped, because they quote paths and header values.
     """
-    torch.set_num_threads(1)
     outcome = Outcome()
+    # One thread: scans are cut side by side in processes, and sums come out the same on every machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         _cut(job, outcome)
     except DataError as error:
@@ -137,6 +139,9 @@ def cut_scan(job: Job) -> Outcome:
         outcome.fault = "too large for the memory"
     except Exception as error:
         outcome.fault = f"unreadable ({type(error).__name__})"
+    finally:
+        # A job trains in this same process afterwards.
+        torch.set_num_threads(threads)
     if outcome.fault:
         outcome.pictures = []
     return outcome
