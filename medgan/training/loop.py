@@ -158,6 +158,7 @@ class _Run:
         self.started = time.monotonic()
         self.earlier = state.seconds
         self.tick_clock = (self.started, state.nimg)
+        self.latest: dict[str, str] = {}
         self.grid = torch.from_numpy(np.random.RandomState(config.seed).randn(SHEET_IMAGES, config.latent)).float()
 
     def loop(self, stop: Callable[[], bool]) -> Trained:
@@ -242,6 +243,7 @@ class _Run:
             runs.append_json(self.out / runs.EVALUATIONS, {"kimg": kimg, **measured})
             name, entry = next(iter(measured["metrics"].items()))
             value = entry["value"]
+            self.latest = {name: f"{value:.4g}@{kimg:g}"}
         better = value is None or "value" not in state.best or state.best["value"] is None or value < state.best["value"]
         if better or not (self.out / runs.BUNDLE).exists():
             state.best = {"kimg": kimg, "metric": name, "value": value}
@@ -305,6 +307,7 @@ class _Run:
             "gpu_gib": f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if state.pl_mean.is_cuda else "0",
             "ada_p": f"{state.p:.3f}",
         }
+        fields |= self.latest
         if best.get("metric"):
             fields["best"] = f"{best['value']:.4g}@{best['kimg']:g}"
         runs.write_json(self.out / runs.STATUS, {"time": runs.utc_now(), "status": "running", **fields})

@@ -1,0 +1,132 @@
+"""Each stage alone, as a user types it: train, generate, report on a toy dataset; and the job's own decisions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from medgan import runs
+from medgan.commands.job import JobConfig, dataset_for
+from medgan.errors import ConfigError
+from tests.phantoms import ct_nifti
+from tests.toy import discs
+
+TINY = ["--batch", "4", "--channel-base", "256", "--channel-max", "8", "--latent", "8", "--map-layers", "2", "--tick-kimg", "0.004"]
+
+
+def medgan(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    base = {name: value for name, value in os.environ.items() if not name.startswith("MEDGAN_")} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-m", "medgan", *map(str, args)], capture_output=True, text=True, check=False, env=base | env)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    root = tmp_path_factory.mktemp("stages")
+    discs(root / "data")
+    return root, medgan("train", "--data", root / "data", "--out", root / "run", "--kimg", 0.008, "--metrics", "", *TINY)
+
+
+def test_train(trained):
+    root, done = trained
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["status"], result["kimg"]) == ("complete", 0.008)
+    made = json.loads((root / "run" / runs.PROVENANCE).read_text())
+    assert made["settings"]["batch"] == 4
+    assert len(made["inputs"]["dataset"]) == 64
+    assert str(root) not in (root / "run" / runs.PROVENANCE).read_text()
+    assert len((root / "run" / runs.LOG).read_text().splitlines()) == 2
+    assert json.loads((root / "run" / runs.STATUS).read_text())["status"] == "complete"
+
+
+def test_a_settings_file_repeats_a_run(trained):
+    root, _ = trained
+    done = medgan("train", "--data", root / "data", "--out", root / "again", "--config", root / "run" / runs.CONFIG)
+    assert done.returncode == 0, done.stderr
+    states = [torch.load(root / name / runs.STATE, weights_only=True)["G_ema"] for name in ("run", "again")]
+    assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
+
+
+def test_dry_run_prints_settings_and_touches_nothing(trained, tmp_path):
+    done = medgan(
+        "train", "--data", trained[0] / "data", "--out", tmp_path / "run", "--preset", "paper-2210.03786", "--dry-run", MEDGAN_SEED="7"
+    )
+    assert json.loads(done.stdout) | {"beta1": 0.9, "gamma": 8.2, "seed": 7, "mirror": True, "ada_max": 0.0} == json.loads(done.stdout)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_seed_in_the_same_folder_is_refused(trained):
+    root, _ = trained
+    done = medgan("train", "--data", root / "data", "--out", root / "run", "--kimg", 0.008, "--metrics", "", *TINY, "--seed", 1)
+    assert done.returncode == 78
+    assert done.stderr.splitlines()[-1] == "ERROR E_RESUME seed 0 -> 1; fix: --resume new, or the settings and data of the saved run"
+
+
+def test_generate_and_report(trained, tmp_path):
+    root, _ = trained
+    done = medgan("generate", "--bundle", root / "run" / "bundle", "--out", tmp_path / "images", "--seeds", "3,5-6", "--format", "png")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == 3
+    assert sorted(p.name for p in (tmp_path / "images").glob("seed*.png")) == [
+        "seed0000000003.png",
+        "seed0000000005.png",
+        "seed0000000006.png",
+    ]
+    done = medgan("report", root / "run")
+    assert done.returncode == 0, done.stderr
+    assert "<html" in (root / "run" / runs.REPORT).read_text()
+
+
+@pytest.mark.parametrize("trap", ["mixed sizes", "palette", "16 bit", "empty"])
+def test_unfit_pictures_are_listed(trap, tmp_path):
+    discs(tmp_path / "data", n=4)
+    picture = Image.open(tmp_path / "data" / "img00000001.png")
+    if trap == "mixed sizes":
+        picture.resize((64, 64)).save(tmp_path / "data" / "img00000001.png")
+    elif trap == "palette":
+        picture.convert("P").save(tmp_path / "data" / "img00000001.png")
+    elif trap == "16 bit":
+        Image.new("I;16", (32, 32)).save(tmp_path / "data" / "img00000001.png")
+    else:
+        for path in (tmp_path / "data").iterdir():
+            path.unlink()
+    done = medgan("train", "--data", tmp_path / "data", "--out", tmp_path / "run", *TINY)
+    assert done.returncode in (65, 66)
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("ERROR E_")
+    assert trap == "empty" or "img00000001.png" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_job_leaves_torch_its_threads(tmp_path):
+    """Preparing uses one thread; the training after it in the same process must get all back."""
+    ct_nifti(tmp_path / "scans")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        data = dataset_for(JobConfig(size=32), tmp_path / "scans", tmp_path / "data.zip")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert data.resolution == 32
+
+
+def test_a_ready_dataset_is_taken_as_it_is(tmp_path):
+    made = discs(tmp_path / "data")
+    assert dataset_for(JobConfig(size=32), tmp_path / "data", tmp_path / "unused.zip").identity == made.identity
+    assert not (tmp_path / "unused.zip").exists()
+
+
+def test_a_job_overrides_its_preset_only_where_told():
+    config = JobConfig(preset="demo", kimg=0, mirror="no", augment="none", batch=8, seed=3).training(64)
+    assert (config.kimg, config.batch, config.mirror, config.augment, config.seed) == (8, 8, False, "none", 3)
+    assert JobConfig(preset="demo", kimg=0).training(64).mirror is True
+    with pytest.raises(ConfigError, match="not divisible by --batch-gpu 4"):
+        JobConfig(batch=5, batch_gpu=4)
