@@ -58,7 +58,7 @@ def sample(
         batch: Images at a time; does not change them but for rounding.
         device: Where G is.
         noise_mode: random (from the image's own seed), const or none.
-        c: Labels (len(seeds), c_dim), or None.
+        c: Labels (len(seeds), c_dim); None gives each seed of a conditional generator a class of its own, all classes alike.
 
     Returns:
         uint8 (N, C, H, W).
@@ -68,10 +68,18 @@ def sample(
         for start in range(0, len(seeds), batch):
             some = seeds[start : start + batch]
             z = torch.from_numpy(np.stack([latent(s, G.z_dim) for s in some])).float().to(device)  # type: ignore[arg-type]
-            labels = None if c is None else c[start : start + batch].to(device)
+            labels = _classes(some, G.c_dim) if c is None else c[start : start + batch]  # type: ignore[arg-type]
+            labels = None if labels is None else labels.to(device)
             noise = [torch.Generator().manual_seed(s) for s in some] if noise_mode == "random" else noise_mode
             parts.append(to_uint8(G(z, labels, truncation_psi=psi, noise_mode=noise)).cpu().numpy())
     return np.concatenate(parts)
+
+
+def _classes(seeds: Sequence[int], c_dim: int) -> Tensor | None:
+    """One-hot labels (N, c_dim), each class drawn from its seed; None for an unconditional generator."""
+    if not c_dim:
+        return None
+    return torch.eye(c_dim)[[np.random.RandomState(s).randint(c_dim) for s in seeds]]
 
 
 def parse_seeds(text: str) -> list[int]:

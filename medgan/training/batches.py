@@ -25,6 +25,7 @@ class Batches:
         self.size = len(dataset)
         self.sampler = Sampler(self.size * (2 if mirror else 1), rank=rank, ranks=ranks, seed=seed)
         self.labels = one_hot(dataset)
+        self.c_dim = 0 if self.labels is None else self.labels.shape[1]
 
     def next(self, n: int) -> tuple[Tensor, Tensor | None]:
         """The next n images (n, C, H, W) in [-1, 1] and their labels (n, c_dim), None without labels."""

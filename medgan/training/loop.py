@@ -80,9 +80,8 @@ def train(
     """
     device = device or torch.device("cpu")
     runs.check_writable(out, "--out")
-    labels_width = 0 if data.labels is None else _label_width(data)
-    state = states.build(config, size=data.resolution, channels=data.channels, c_dim=labels_width, device=device)
     batches = Batches(data, mirror=config.mirror, seed=config.seed, device=device)
+    state = states.build(config, size=data.resolution, channels=data.channels, c_dim=batches.c_dim, device=device)
     saved = _saved_state(out, resume)
     if saved:
         batches.sampler.load(states.load(state, saved, config=config, dataset_identity=data.identity, device=device))
@@ -94,11 +93,6 @@ def train(
 
     run = _Run(config, data, out, state, batches, on_snapshot, on_tick)
     return run.loop(stop)
-
-
-def _label_width(data: Dataset) -> int:
-    labels = np.asarray(data.labels)
-    return int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
 
 
 def _saved_state(out: Path, resume: str) -> Path | None:
@@ -115,9 +109,11 @@ def _saved_state(out: Path, resume: str) -> Path | None:
 
 
 def _start_over(out: Path) -> None:
-    """Remove what an earlier run left, so that its numbers do not mix with the new ones."""
+    """Remove what an earlier run left, so that its numbers do not mix with the new ones; a folder that is no run keeps all it has."""
     import shutil
 
+    if not (out / runs.CONFIG).exists():
+        return
     for name in (runs.STATS, runs.EVALUATIONS, runs.STATUS, runs.METRICS, runs.REPORT):
         (out / name).unlink(missing_ok=True)
     for name in (runs.SNAPSHOTS, runs.BUNDLE, "checkpoint", runs.SYNTHETIC):
@@ -263,7 +259,7 @@ class _Run:
             self.config,
             size=data.resolution,
             channels=data.channels,
-            c_dim=0 if self.batches.labels is None else self.batches.labels.shape[1],
+            c_dim=self.batches.c_dim,
         )
         chosen = f"{state.best['metric']} {state.best['value']:.4g}" if state.best["metric"] else "the last snapshot"
         details = {

@@ -37,6 +37,15 @@ def test_an_image_depends_on_its_seed_and_not_on_its_batch(G):
     assert not np.array_equal(together[0], together[1])
 
 
+def test_a_conditional_generator_draws_a_class_with_each_seed():
+    torch.manual_seed(0)
+    G = Generator(16, 3, 16, 32, 1, channel_base=256, channel_max=8, mapping_layers=2).eval()
+    together, alone = sample(G, range(5), batch=2), np.concatenate([sample(G, [s]) for s in range(5)])
+    assert np.abs(together.astype(int) - alone).max() <= 1
+    fixed = sample(G, [4], c=torch.eye(3)[[np.random.RandomState(4).randint(3)]])
+    assert np.array_equal(fixed[0], alone[4])
+
+
 def test_noise_belongs_to_the_seed(G):
     assert np.array_equal(sample(G, [3]), sample(G, [3]))
     assert not np.array_equal(sample(G, [3], noise_mode="none"), sample(G, [3]))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from medgan import runs
+from medgan.data.dataset import open_dataset
 from medgan.errors import ConfigError, DataError, DivergedError, Preempted, ResumeError
 from medgan.networks.bundle import read_bundle
 from medgan.training.config import PRESETS, TrainConfig, preset, seconds
@@ -75,6 +76,28 @@ def test_resume_names_every_difference(tmp_path):
     with pytest.raises(ResumeError, match=r"gamma 1.0 -> 2.0; seed 0 -> 3; dataset \w{12} -> \w{12}"):
         train(tiny(gamma=2.0, seed=3), discs(tmp_path / "other", n=9), tmp_path / "run")
     train(tiny(kimg=0.004, gamma=2.0), discs(tmp_path / "data"), tmp_path / "run", resume="new")
+
+
+def test_starting_over_clears_a_run_and_nothing_else(tmp_path):
+    foreign = tmp_path / "folder" / runs.SYNTHETIC / "mine.txt"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("not yours")
+    data = discs(tmp_path / "data")
+    train(tiny(kimg=0.004), data, tmp_path / "folder", resume="new")
+    assert foreign.read_text() == "not yours"
+    train(tiny(kimg=0.008), data, tmp_path / "folder", resume="new")
+    assert [row["tick"] for row in runs.read_json_lines(tmp_path / "folder" / runs.STATS)] == [0, 1]
+
+
+def test_labels_make_the_networks_conditional(tmp_path):
+    discs(tmp_path / "data", n=4)
+    pairs = [[f"img{i:08d}.png", i % 2] for i in range(4)]
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    train(tiny(kimg=0.004), open_dataset(tmp_path / "data"), tmp_path / "run")
+    G, metadata = read_bundle(tmp_path / "run" / runs.BUNDLE)
+    assert metadata["medgan"]["arguments"]["c_dim"] == 2
+    z, c = torch.randn(2, 8), torch.eye(2)
+    assert not torch.equal(G(z, c, noise_mode="none"), G(z, c.flip(0), noise_mode="none"))
 
 
 def test_a_damaged_state_is_no_traceback(tmp_path):
