@@ -190,7 +190,7 @@ PRESETS: dict[str, Callable[[int, int], TrainConfig]] = {
     # A CPU or one small GPU: a few hours for a first impression.
     "quick": lambda size, gpus: TrainConfig(kimg=200, batch=16, channel_base=4096, channel_max=128, latent=128, map_layers=4, mirror=True, ada_kimg=50, ema_kimg=2, tick_kimg=2, snapshot_ticks=10, metric_images=2048),
     # Minutes on two cores: every part of the way runs, nothing is science.
-    "demo": lambda size, gpus: TrainConfig(kimg=8, batch=16, channel_base=1024, channel_max=64, latent=64, map_layers=2, mirror=True, gamma=1.0, lr_g=0.0025, lr_d=0.0025, ada_kimg=10, ema_kimg=0.25, ema_rampup=0.0, tick_kimg=0.25, snapshot_ticks=8, metric_images=192, pl_weight=0.0),
+    "demo": lambda size, gpus: TrainConfig(kimg=6, batch=4, channel_base=1024, channel_max=64, latent=64, map_layers=2, mirror=True, gamma=0.5, lr_g=0.005, lr_d=0.005, ada_kimg=10, ema_kimg=0.1, ema_rampup=0.0, tick_kimg=0.25, snapshot_ticks=6, metric_images=128, pl_weight=0.0),
 }
 # fmt: on
 

@@ -240,9 +240,10 @@ class _Run:
             name, entry = next(iter(measured["metrics"].items()))
             value = entry["value"]
             self.latest = {name: f"{value:.4g}@{kimg:g}"}
-        better = value is None or "value" not in state.best or state.best["value"] is None or value < state.best["value"]
-        if better or not (self.out / runs.BUNDLE).exists():
-            state.best = {"kimg": kimg, "metric": name, "value": value}
+        # The snapshot of the first step is of random weights; it stands only until there is a trained one, whatever its figure.
+        beaten = value is None or state.best.get("value") is None or state.best.get("first") or value < state.best["value"]
+        if beaten or not (self.out / runs.BUNDLE).exists():
+            state.best = {"kimg": kimg, "metric": name, "value": value} | ({"first": True} if state.step == 1 else {})
             self.write_bundle(kimg)
         self.save()
 

@@ -134,6 +134,16 @@ def test_run_folder_and_best_snapshot(tmp_path):
     assert not list(run.rglob("*.part"))
 
 
+def test_random_weights_are_never_the_best(tmp_path):
+    """The first snapshot has the lowest figure of all and still gives way to the first trained one."""
+    values = iter([1.0, 9.0, 7.0])
+    measured = {"n_real": 12, "n_fake": 8}
+    trained = train(
+        tiny(), discs(tmp_path / "data"), tmp_path / "run", on_snapshot=lambda G: {"metrics": {"fid": {"value": next(values)}}, **measured}
+    )
+    assert trained.best == {"kimg": 0.032, "metric": "fid", "value": 7.0}
+
+
 def test_the_official_schedule_of_ticks_and_snapshots(golden):
     """The loop's own conditions, run over the 2,000 kimg of the reference without training."""
     config = TrainConfig(batch=32, kimg=2000)
