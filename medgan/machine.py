@@ -43,7 +43,7 @@ def set_precision(precision: str) -> None:
 def keep_freed_memory() -> None:
     """Let glibc keep freed activations instead of returning them to the system, which faults every page in again.
 
-    Measured 1.3 to 2.3 times faster CPU training (docs/decisions/0006-allocator.md). Process-wide, so commands call it, never an import;
+    Measured: 1.44 times as fast a CPU training at 256 px, no difference at 64 px (docs/decisions/0006-allocator.md). Process-wide, so commands call it, never an import;
     MEDGAN_MALLOC=system leaves the allocator alone.
     """
     if platform.system() != "Linux" or os.environ.get("MEDGAN_MALLOC") == "system":

@@ -195,7 +195,7 @@ def _evaluate(config: TrainConfig, run: Path, evaluator: Evaluator | None) -> di
         return sample(G, range(REPORT_SEED + start, REPORT_SEED + start + count), batch=count, device=device)
 
     with bar("measuring") as step:
-        result = evaluator.evaluate(sample=draw, n_fake=config.metric_images, step=step)
+        result = {**evaluator.evaluate(sample=draw, n_fake=config.metric_images, step=step), "seed": REPORT_SEED}
     runs.write_json(run / runs.METRICS, result)
     name, entry = next(iter(result["metrics"].items()))
     return {name: f"{entry['value']:.4g}", "n_fake": str(result["n_fake"])}

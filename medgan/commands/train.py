@@ -124,7 +124,7 @@ def run_training(
         def draw(start: int, count: int) -> Any:
             return sample(G_ema, range(SELECTION_SEED + start, SELECTION_SEED + start + count), batch=count, device=device)
 
-        return evaluator.evaluate(sample=draw, n_fake=config.metric_images) if evaluator else None
+        return {**evaluator.evaluate(sample=draw, n_fake=config.metric_images), "seed": SELECTION_SEED} if evaluator else None
 
     with watch("training", out / runs.LOG) as on_tick:
         trained = train(config, data, out, resume=resume, device=device, on_snapshot=measure if evaluator else None, on_tick=on_tick)
