@@ -59,7 +59,7 @@ LABEL org.nrg.commands="[\
   \"name\": \"medgan-train\",\
   \"label\": \"medgan: train a generator of synthetic images\",\
   \"description\": \"Trains StyleGAN2-ADA on the scans stored here and returns synthetic images, metrics, the model and a report. The form can be left as it is. For one Docker server with the NVIDIA runtime.\",\
-  \"version\": \"0.1.0+ee4a3c05\",\
+  \"version\": \"0.1.0+4fe1683c\",\
   \"schema-version\": \"1.0\",\
   \"info-url\": \"https://arxiv.org/abs/2210.03786\",\
   \"image\": \"medgan:0.1.0\",\
@@ -139,7 +139,7 @@ LABEL org.nrg.commands="[\
     \"description\": \"settings of the training\",\
     \"type\": \"select-one\",\
     \"required\": false,\
-    \"default-value\": \"auto\",\
+    \"default-value\": \"standard\",\
     \"replacement-key\": \"#preset#\",\
     \"select-values\": [\
      \"paper-2210.03786\",\
@@ -148,6 +148,7 @@ LABEL org.nrg.commands="[\
      \"paper512\",\
      \"paper1024\",\
      \"auto\",\
+     \"standard\",\
      \"quick\",\
      \"demo\"\
     ]\
@@ -158,7 +159,7 @@ LABEL org.nrg.commands="[\
     \"description\": \"length of the training in thousands of images shown (0: the preset's own)\",\
     \"type\": \"number\",\
     \"required\": false,\
-    \"default-value\": \"1000\",\
+    \"default-value\": \"0\",\
     \"replacement-key\": \"#kimg#\"\
    },\
    {\
@@ -195,8 +196,7 @@ LABEL org.nrg.commands="[\
     \"select-values\": [\
      \"preset\",\
      \"none\",\
-     \"ada\",\
-     \"fixed\"\
+     \"ada\"\
     ]\
    },\
    {\
@@ -270,7 +270,7 @@ LABEL org.nrg.commands="[\
    },\
    {\
     \"name\": \"checkpoint\",\
-    \"description\": \"The state of an unfinished training; a later launch goes on from it.\",\
+    \"description\": \"The complete state of an unfinished training, to be resumed with --resume.\",\
     \"required\": true,\
     \"mount\": \"output\",\
     \"path\": \"checkpoint\"\

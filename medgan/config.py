@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from medgan.errors import ConfigError
 
@@ -123,41 +124,58 @@ def resolve(base: C, flags: Mapping[str, Any], *, config_file: Path | None = Non
         ConfigError: The file has an unknown field, or a value fails the class's own checks.
     """
     changes: dict[str, Any] = {}
-    names = {f.name for f in dataclasses.fields(base)}  # type: ignore[arg-type]
     if config_file is not None:
-        changes.update(read_settings(config_file, names))
+        changes.update(read_settings(config_file, type(base)))
+    context = click.get_current_context(silent=True)
     for field in dataclasses.fields(base):  # type: ignore[arg-type]
         value = flags.get(field.name)
-        if value is not None:
+        # A variable of blanks means the default; an empty list on the command line means none.
+        blank = value == () and context is not None and context.get_parameter_source(field.name) is ParameterSource.ENVIRONMENT
+        if value is not None and not blank:
             changes[field.name] = value
-    return dataclasses.replace(base, **{name: _like(typing.get_type_hints(type(base))[name], value) for name, value in changes.items()})  # type: ignore[type-var]
+    return dataclasses.replace(base, **changes)  # type: ignore[type-var]
 
 
-def read_settings(path: Path, names: set[str]) -> dict[str, Any]:
-    """The object in a JSON settings file, refused if it has a field nobody knows."""
+def read_settings(path: Path, cls: type) -> dict[str, Any]:
+    """The settings in a JSON file, each of a name, type and choice that the settings class knows.
+
+    Raises:
+        ConfigError: The file is no JSON object, or a setting is unknown or not what it should be.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
         raise ConfigError("--config is not a readable JSON file", fix="give the config.json of a run folder") from None
     if not isinstance(values, dict):
         raise ConfigError("--config holds no JSON object", fix="give the config.json of a run folder")
-    unknown = sorted(set(values) - names)
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(known))
     if unknown:
         raise ConfigError(
             f"--config has unknown settings: {', '.join(unknown)}", fix="remove them, or use the medgan version that wrote the file"
         )
-    return values
+    hints = typing.get_type_hints(cls)
+    return {name: _checked(known[name], hints[name], value) for name, value in values.items()}
 
 
-def _like(hint: Any, value: Any) -> Any:
-    """A value as read from JSON or click, in the type of its field."""
-    if isinstance(value, list):
-        return tuple(value)
-    if hint is Path or (typing.get_origin(hint) in (typing.Union, types.UnionType) and Path in typing.get_args(hint)):
-        return Path(value) if isinstance(value, str) else value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value
+def _checked(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
+    """A value of a JSON file in the type of its field."""
+    choices = field.metadata["choices"]
+    if choices and value not in choices:
+        raise ConfigError(f"--config: {field.name} {value!r} is not one of {', '.join(filter(None, choices))}")
+    if typing.get_origin(hint) is tuple:
+        element = typing.get_args(hint)[0]
+        if isinstance(value, list) and all(_is_a(element, item) for item in value):
+            return tuple(element(item) for item in value)
+    elif _is_a(hint, value):
+        return hint(value)
+    raise ConfigError(f"--config: {field.name} {value!r} is not of its type", fix="give the config.json of a run folder")
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def to_json(config: Any) -> dict[str, Any]:

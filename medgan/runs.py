@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import medgan
-from medgan.errors import OutputError
+from medgan.errors import DiskError, OutputError
 
 CONFIG = "config.json"
 PROVENANCE = "run.json"
@@ -70,6 +70,22 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically: indented, keys in the order given."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def save_tensors(path: Path, value: Any) -> None:
+    """Write what `torch.load(weights_only=True)` reads, atomically.
+
+    Raises:
+        DiskError: It could not be written whole; the old file is intact.
+    """
+    import torch
+
+    with atomic(path) as temporary:
+        try:
+            torch.save(value, temporary)
+        except RuntimeError as error:
+            # torch says a full disk as a RuntimeError of its own.
+            raise DiskError("weights could not be written whole; the last ones are intact", fix="free space, then rerun") from error
 
 
 def append_json(path: Path, value: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -20,10 +21,15 @@ class Golden:
     """One reference file: `g["name"]` is a tensor, `g.manifest` its description."""
 
     def __init__(self, folder: Path, name: str) -> None:
+        if not (folder / f"{name}.json").exists():
+            pytest.skip(f"reference numbers {name} are only in the developers' shared folder")
         self.manifest: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
         self.arrays = np.load(folder / f"{name}.npz")
+        self.is_part = "reference" in folder.parts
 
     def __getitem__(self, name: str) -> Tensor:
+        if self.is_part and name not in self.arrays.files:
+            pytest.skip(f"the reference number {name} is only in the developers' shared folder")
         return torch.from_numpy(np.asarray(self.arrays[name]).copy())
 
     def names(self, prefix: str) -> list[str]:

@@ -52,6 +52,10 @@ def test_a_blank_variable_means_the_default():
     assert run(env={"MEDGAN_KIMG": "", "MEDGAN_WINDOW": "", "MEDGAN_MIRROR": "", "MEDGAN_METRICS": ""}) == Example()
 
 
+def test_a_variable_of_blanks_means_the_default():
+    assert run(env={"MEDGAN_METRICS": "  "}) == Example()
+
+
 def test_a_flag_can_take_back_what_a_preset_switched_on():
     assert run("--no-mirror", base=Example(mirror=True)).mirror is False
 
@@ -82,6 +86,16 @@ def test_a_file_with_unknown_settings_is_refused(tmp_path):
         resolve(Example(), {}, config_file=path)
     path.write_text("no json")
     with pytest.raises(ConfigError, match="not a readable JSON file"):
+        resolve(Example(), {}, config_file=path)
+
+
+@pytest.mark.parametrize(
+    "values", [{"augment": "adaa"}, {"kimg": "10"}, {"batch": 2.5}, {"mirror": 1}, {"metrics": "fid"}, {"window": ["a", 1]}]
+)
+def test_a_file_is_held_to_choices_and_types(values, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=next(iter(values))):
         resolve(Example(), {}, config_file=path)
 
 

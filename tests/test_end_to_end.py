@@ -62,7 +62,7 @@ def test_the_lines_of_the_contract(job):
     assert re.fullmatch(r"RESULT status=complete kimg=0.064 best_kimg=[\d.]+ fid=[\d.e+]+ n_fake=8\n", done.stdout)
     progress = [line for line in done.stderr.splitlines() if " PROGRESS kimg=" in line]
     assert progress
-    assert re.search(r"kimg=0.064/0.064 pct=100 eta=0s sec_per_kimg=[\d.]+ gpu_gib=0 ada_p=[\d.]+ best=", progress[-1])
+    assert re.search(r"kimg=0.064/0.064 pct=100 eta=0s sec_per_kimg=[\d.]+ gpu_gib=0 ada_p=[\d.]+ fid=[\d.e+]+@0.064 best=", progress[-1])
 
 
 def test_every_resource_is_filled(job):
@@ -150,7 +150,7 @@ def test_a_budget_ends_as_partial_and_the_same_command_goes_on(source, tmp_path)
     words = ("train", "--input", str(source), "--output", str(tmp_path / "output"), "--work", str(tmp_path / "work"), *QUICK)
     done = plugin(*words, "--time-budget", "0.1s")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("RESULT status=partial kimg=0.016 ")
+    assert done.stdout.startswith("RESULT status=partial kimg=0.004 ")
     assert (tmp_path / "output/checkpoint/state.pt").stat().st_size > 100_000
     done = plugin(*words)
     assert done.returncode == 0, done.stderr

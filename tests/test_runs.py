@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from medgan import runs
-from medgan.errors import OutputError
+from medgan.errors import DiskError, OutputError
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -76,6 +76,22 @@ def test_provenance_is_json_and_names_what_made_the_result():
     assert made["settings"] == {"seed": 3}
     assert made["inputs"] == {"dataset": "ab"}
     assert made["versions"]["medgan"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_weights_on_a_full_disk_are_a_disk_error(tmp_path, monkeypatch):
+    import contextlib
+
+    import torch
+
+    @contextlib.contextmanager
+    def full(path):
+        yield Path("/dev/full")
+
+    monkeypatch.setattr(runs, "atomic", full)
+    with pytest.raises(DiskError) as error:
+        runs.save_tensors(tmp_path / "a.pt", {"w": torch.zeros(1 << 20)})
+    assert error.value.exit_code == 74
 
 
 def test_sha256_of_a_known_text(tmp_path):

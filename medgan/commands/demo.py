@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -39,7 +40,15 @@ SCANS = Path(".cache/demo-scans")
     help="length of the training in thousands of images  [default: the demo preset's own]",
 )
 @click.option("--weights", type=click.Path(path_type=Path), envvar="MEDGAN_WEIGHTS", help="folder with pretrained files")
-def command(scans: Path, out: Path, kimg: float, weights: Path | None) -> None:
+@click.option(
+    "--resume",
+    type=click.Choice(["auto", "new"]),
+    default="auto",
+    show_default=True,
+    envvar="MEDGAN_RESUME",
+    help="go on in OUT, or start anew",
+)
+def command(scans: Path, out: Path, kimg: float, weights: Path | None, resume: str) -> None:
     """The whole way on real CT slices: prepare, train, generate, evaluate, report.
 
     Two abdominal CTs, liver slices at L 50 / W 350, a small StyleGAN2-ADA at 64 px. It shows that everything works; its
@@ -57,10 +66,19 @@ def command(scans: Path, out: Path, kimg: float, weights: Path | None) -> None:
     logging.getLogger("medgan").setLevel(logging.INFO)
     started = time.monotonic()
     config = JobConfig(
-        preset="demo", recipe="ct-liver", mask_label=LIVER, size=64, kimg=kimg, images=64, held_out=0.0, include_real_examples=True
+        preset="demo",
+        recipe="ct-liver",
+        mask_label=LIVER,
+        size=64,
+        kimg=kimg,
+        images=64,
+        held_out=0.0,
+        include_real_examples=True,
+        resume=resume,
     )
     result = run_job(config, input=scans, output=out / "results", work=out / "work", weights=weights)
-    click.echo(closing(out, result.fields(), time.monotonic() - started))
+    click.echo(json.dumps(result.fields()))
+    click.echo(closing(out, result.fields(), time.monotonic() - started), err=True)
 
 
 def closing(out: Path, numbers: dict[str, str], seconds: float) -> str:

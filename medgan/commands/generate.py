@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import click
 
 from medgan.config import options_from, resolve, setting, to_json
 from medgan.errors import ConfigError
+
+MOST_SEEDS = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,25 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.psi <= 2:
             raise ConfigError(f"--psi {self.psi:g} is not between 0 and 2")
+        parse_seeds(self.seeds)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0-99`, `1,5,7-9`: whole numbers from 0.
+
+    Raises:
+        ConfigError: Anything else, or a range that runs backwards.
+    """
+    seeds: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise ConfigError(f"--seeds {text} is not a list of seeds", fix="--seeds 0-99")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last >= 2**32 or len(seeds) + last - first >= MOST_SEEDS:
+            raise ConfigError(f"--seeds {text} has a seed of 2^32 or more, or more than {MOST_SEEDS:,} seeds")
+        seeds += range(first, last + 1)
+    return seeds
 
 
 @click.command()
@@ -46,13 +68,14 @@ def generate(config: GenerateConfig, bundle: Path, out: Path) -> dict[str, Any]:
     from medgan import machine, runs
     from medgan.networks.bundle import read_bundle
     from medgan.progress import bar
-    from medgan.sampling.generate import parse_seeds, write_images
+    from medgan.sampling.generate import write_images
 
     started = runs.utc_now()
     seeds = parse_seeds(config.seeds)
     G, metadata = read_bundle(bundle)
     runs.check_writable(out, "--out")
     machine.keep_freed_memory()
+    machine.set_precision("fp32")
     device = machine.device()
     with bar("images") as step:
         summary = write_images(G.to(device), metadata, seeds, out, psi=config.psi, form=config.format, device=device, step=step)

@@ -31,7 +31,7 @@ def command(as_json: bool) -> None:
             value = "  ".join(f"{key} {item}" for key, item in value.items())
         elif isinstance(value, list):
             value = ", ".join(map(str, value)) or "none"
-        click.echo(f"{name + ':':<12} {value}")
+        click.echo(f"{name + ':':<12} {value}", err=True)
 
 
 def collect() -> dict[str, Any]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import shutil
 import zipfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medgan.commands.generate import GenerateConfig
 from medgan.config import setting, to_json
 from medgan.data import RECIPES
+from medgan.data.prepare import PrepareConfig
 from medgan.errors import ConfigError
 from medgan.training.config import PRESETS, TrainConfig, preset
 
@@ -42,18 +44,18 @@ class JobConfig:
         metavar="L W",
         label="Window (level width)",
     )
+    window_preset: str = setting("", "a named window instead of the recipe's, e.g. ct-lung", label="Window preset")
     plane: str = setting("", "axial, coronal or sagittal (empty: the recipe's own)", label="Plane")
     size: int = setting(256, "side of the images in pixels: 32 to 1024, a power of two", label="Image size (px)")
     held_out: float = setting(0.1, "share of the patients kept from training (from 10 patients on)", label="Held-out share")
-    preset: str = setting("auto", "settings of the training", choices=tuple(PRESETS), label="Training preset")
-    kimg: float = setting(
-        1000.0, "length of the training in thousands of images shown (0: the preset's own)", label="Training length (kimg)"
-    )
+    pseudonym_key: str = setting("", "file with a secret that makes scan keys the same in every run", label="Pseudonym key", metavar="FILE")
+    preset: str = setting("standard", "settings of the training", choices=tuple(PRESETS), label="Training preset")
+    kimg: float = setting(0.0, "length of the training in thousands of images shown (0: the preset's own)", label="Training length (kimg)")
     batch: int = setting(0, "images per step (0: the preset's own)", label="Batch")
     batch_gpu: int = setting(0, "images per GPU at a time (0: all of the batch)", label="Batch per GPU")
     gamma: float = setting(0.0, "weight of the R1 penalty (0: the preset's own)", label="R1 gamma")
     mirror: str = setting(PRESET, "left-right flips", choices=(PRESET, "yes", "no"), label="Mirror (x-flip)")
-    augment: str = setting(PRESET, "augmentation", choices=(PRESET, "none", "ada", "fixed"), label="Augmentation")
+    augment: str = setting(PRESET, "augmentation", choices=(PRESET, "none", "ada"), label="Augmentation")
     metric_images: int = setting(0, "generated images per FID (0: the preset's own)", label="Images per FID")
     images: int = setting(1000, "synthetic images to give back", label="Synthetic images")
     psi: float = setting(1.0, "truncation of the synthetic images: 1 keeps the variety", label="Truncation psi")
@@ -62,14 +64,27 @@ class JobConfig:
         False, "show training images in report.html, the file most likely to be passed on", label="Real examples in the report"
     )
     seed: int = setting(0, "seed of split, weights and all draws", label="Seed")
+    resume: str = setting(
+        "auto", "go on from the state in the scratch folder if there is one, or start anew", choices=("auto", "new"), label="Resume"
+    )
     time_budget: str = setting("", "stop after this long, e.g. 20h, keep the state and give back the best so far", label="Time budget")
 
     def __post_init__(self) -> None:
         if self.images < 1:
             raise ConfigError("--images is less than 1")
+        self.generating()
         if self.size < 0:
             raise ConfigError("--size is less than 0")
+        self.preparing()
         self.training(self.resolution())
+
+    def generating(self) -> GenerateConfig:
+        """The settings of `generate`."""
+        return GenerateConfig(seeds=f"0-{self.images - 1}", psi=self.psi, format="png" if self.loose else "zip")
+
+    def preparing(self) -> PrepareConfig:
+        """The settings of `prepare`: the fields that both have."""
+        return PrepareConfig(**{f.name: getattr(self, f.name) for f in fields(PrepareConfig) if hasattr(self, f.name)})
 
     def resolution(self) -> int:
         """Side of the images that `prepare` will make."""
@@ -124,20 +139,24 @@ def run_job(
 
     started = runs.utc_now()
     # Cheap failures first: the settings were checked when they were made, now the weights, before hours of work.
-    evaluator = None if check_only else evaluator_for(config.training(config.resolution()), weights)
+    evaluator = None if check_only else evaluator_for(config.training(config.resolution()), weights, cache=work / "features")
     data = dataset_for(config, input, work / "dataset.zip")
     run = work / "run"
     folders = _Folders(output, run_name)
     if check_only:
         data.write_info(run / runs.DATASET)
+        runs.write_json(run / runs.STATUS, {"time": runs.utc_now(), "status": "checked", "images": len(data)})
+        runs.write_json(
+            run / runs.PROVENANCE,
+            runs.provenance("check", to_json(config.training(data.resolution)), {"dataset": data.identity}, started=started),
+        )
         _export_report(config, run, folders)
         return JobResult("checked", {"images": str(len(data)), "size": str(data.resolution), "dataset": data.identity[:12]})
     train_config = config.training(data.resolution)
-    trained = run_training(train_config, data, run, weights=weights, evaluator=evaluator)
+    trained = run_training(train_config, data, run, weights=weights, resume=config.resume, evaluator=evaluator)
     _generate(config, run)
     numbers = _evaluate(train_config, run, evaluator)
     runs.write_json(run / runs.STATUS, {"time": runs.utc_now(), "status": trained.status, "kimg": f"{trained.kimg:g}", **numbers})
-    runs.write_json(run / runs.PROVENANCE, runs.provenance("train", to_json(train_config), {"dataset": data.identity}, started=started))
     _export(config, run, folders, trained)
     best = {"best_kimg": f"{trained.best['kimg']:g}"} if trained.best else {}
     return JobResult(trained.status, {"kimg": f"{trained.kimg:g}", **best, **numbers})
@@ -146,22 +165,13 @@ def run_job(
 def dataset_for(config: JobConfig, source: Path, out: Path) -> Dataset:
     """The dataset of a job: the ready one in `source`, or one prepared from its scans."""
     from medgan.data.dataset import find_dataset, open_dataset
-    from medgan.data.prepare import PrepareConfig, prepare
+    from medgan.data.prepare import prepare
     from medgan.progress import bar
 
     if ready := find_dataset(source):
         return open_dataset(ready)
-    settings = PrepareConfig(
-        recipe=config.recipe,
-        mask_label=config.mask_label,
-        plane=config.plane,
-        size=config.size,
-        held_out=config.held_out,
-        seed=config.seed,
-        window=config.window,
-    )
     with bar("preparing") as step:
-        summary = prepare(settings, source, out, step=step)
+        summary = prepare(config.preparing(), source, out, step=step)
     dropped = ", ".join(f"{count} x {reason}" for reason, count in summary["dropped"].items()) or "nothing"
     log.info("%d images of %d patients kept; left out: %s", summary["kept"], summary["patients"], dropped)
     for warning in summary["warnings"]:
@@ -171,11 +181,10 @@ def dataset_for(config: JobConfig, source: Path, out: Path) -> Dataset:
 
 def _generate(config: JobConfig, run: Path) -> None:
     from medgan import runs
-    from medgan.commands.generate import GenerateConfig, generate
+    from medgan.commands.generate import generate
 
     shutil.rmtree(run / runs.SYNTHETIC, ignore_errors=True)
-    settings = GenerateConfig(seeds=f"0-{config.images - 1}", psi=config.psi, format="png" if config.loose else "zip")
-    generate(settings, run / runs.BUNDLE, run / runs.SYNTHETIC)
+    generate(config.generating(), run / runs.BUNDLE, run / runs.SYNTHETIC)
 
 
 def _evaluate(config: TrainConfig, run: Path, evaluator: Evaluator | None) -> dict[str, str]:
@@ -238,12 +247,15 @@ def _export(config: JobConfig, run: Path, folders: _Folders, trained: Trained) -
     """The five result folders; the report last, because it says that all is there."""
     from medgan import runs
 
+    # What the data check said was missing here.
+    for resource in ("synthetic", "metrics", "model", "checkpoint"):
+        (folders(resource) / "README.txt").unlink(missing_ok=True)
     synthetic, checkpoint = folders("synthetic"), folders("checkpoint")
     # What an earlier launch of the same run left and this one does not make again.
     for stale in (
         synthetic / "synthetic.zip",
         *synthetic.glob("seed*.png"),
-        *(checkpoint / name for name in ("state.pt", runs.CONFIG, "README.txt")),
+        *(checkpoint / name for name in ("state.pt", runs.CONFIG)),
     ):
         stale.unlink(missing_ok=True)
     for file in sorted((run / runs.SYNTHETIC).iterdir()):

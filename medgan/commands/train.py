@@ -40,7 +40,13 @@ SELECTION_SEED = 1_000_000_000
     envvar="MEDGAN_PRESET",
     help="starting point for the settings below",
 )
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="JSON file with settings, e.g. another run's config.json")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    envvar="MEDGAN_CONFIG",
+    help="JSON file with settings, e.g. another run's config.json",
+)
 @click.option("--weights", type=click.Path(path_type=Path), envvar="MEDGAN_WEIGHTS", help="folder with pretrained files")
 @click.option(
     "--resume", default="auto", show_default=True, envvar="MEDGAN_RESUME", help="auto, new, or the path of a run folder or state.pt"
@@ -77,15 +83,20 @@ def command(
     )
 
 
-def evaluator_for(config: TrainConfig, weights: Path | None) -> Evaluator | None:
-    """The measurements of a training, ready, or None where it wants none; absent weights fail here."""
+def evaluator_for(config: TrainConfig, weights: Path | None, *, cache: Path) -> Evaluator | None:
+    """The measurements of a training, ready, or None where it wants none; absent weights fail here.
+
+    Args:
+        config: Settings of the training.
+        weights: Folder with pretrained files, or None.
+        cache: Folder for features of the training images; they derive from patients, so it lies with the run.
+    """
     if not config.metrics:
         return None
     from medgan import machine
     from medgan.metrics.evaluate import Evaluator
-    from medgan.weights import cache_folder
 
-    return Evaluator(config.metrics, weights=weights, device=str(machine.device()), cache=cache_folder().parent / "features")
+    return Evaluator(config.metrics, weights=weights, device=str(machine.device()), cache=cache)
 
 
 def run_training(
@@ -115,7 +126,7 @@ def run_training(
     machine.keep_freed_memory()
     machine.set_precision(config.precision)
     device = machine.device()
-    evaluator = evaluator or evaluator_for(config, weights)
+    evaluator = evaluator or evaluator_for(config, weights, cache=out / "cache")
     if evaluator:
         with bar("real features") as step:
             evaluator.reference(data, step=step)

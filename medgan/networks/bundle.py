@@ -5,9 +5,12 @@ Our reader trusts `configs/metadata.json` and `models/model.pt` (tensors only); 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from torch import nn
 import medgan
 from medgan.errors import DataError, InputError
 from medgan.networks import NETWORKS
-from medgan.runs import atomic, sha256, write_json, write_text
+from medgan.runs import save_tensors, sha256, write_json, write_text
 
 METADATA = "configs/metadata.json"
 MODEL = "models/model.pt"
@@ -35,13 +38,12 @@ def write_bundle(folder: Path, G: nn.Module, *, family: str, arguments: Mapping[
         arguments: Its constructor arguments.
         details: What else to remember: recipe, kimg, metric, dataset identity.
     """
-    with atomic(folder / MODEL) as temporary:
-        torch.save({name: tensor.detach().cpu().clone() for name, tensor in G.state_dict().items()}, temporary)
+    save_tensors(folder / MODEL, {name: tensor.detach().cpu().clone() for name, tensor in G.state_dict().items()})
     size, channels = arguments["img_resolution"], arguments["img_channels"]
     metadata = {
         "version": medgan.__version__,
         "changelog": {medgan.__version__: "written by medgan train"},
-        "monai_version": "1.6.1",
+        "monai_version": version("monai"),
         "pytorch_version": torch.__version__.split("+")[0],
         "name": "medgan generator",
         "task": "unconditional generation of 2-D medical images",
@@ -92,8 +94,6 @@ def write_bundle(folder: Path, G: nn.Module, *, family: str, arguments: Mapping[
 
 def _licence() -> str:
     """The licence of the code that runs the bundle: the checkout's file, or the installed package's."""
-    from importlib.metadata import PackageNotFoundError, files
-
     beside = Path(medgan.__file__).resolve().parent.parent / "LICENSE"
     if beside.exists():
         return beside.read_text(encoding="utf-8")
@@ -179,13 +179,14 @@ def read_bundle(bundle: Path) -> tuple[nn.Module, dict[str, Any]]:
         InputError: There is no bundle.
         DataError: The weights do not fit what the metadata says.
     """
-    import io
-
     metadata = read_metadata(bundle)
     about = metadata["medgan"]
+    model = _read(bundle, MODEL)
+    if hashlib.sha256(model).hexdigest() != about["model_sha256"]:
+        raise DataError("the bundle's weights are not those its metadata names (sha256)", fix="take the bundle from its run again")
     G = NETWORKS.get(about["family"]).generator(**about["arguments"])
     try:
-        weights = torch.load(io.BytesIO(_read(bundle, MODEL)), map_location="cpu", weights_only=True)
+        weights = torch.load(io.BytesIO(model), map_location="cpu", weights_only=True)
         G.load_state_dict(weights)
     except Exception as error:
         raise DataError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
-import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +19,12 @@ from torch import Tensor, nn
 
 import medgan
 from medgan.data.sheet import contact_sheet
-from medgan.errors import ConfigError
 from medgan.networks.bundle import DISCLAIMER
 from medgan.progress import Step, nothing
 from medgan.runs import atomic, write_text
 
 # Zip members carry no time, so that equal images make equal files.
 EPOCH = (1980, 1, 1, 0, 0, 0)
-MOST_SEEDS = 10_000_000
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -82,24 +80,6 @@ def _classes(seeds: Sequence[int], c_dim: int) -> Tensor | None:
     return torch.eye(c_dim)[[np.random.RandomState(s).randint(c_dim) for s in seeds]]
 
 
-def parse_seeds(text: str) -> list[int]:
-    """`0-99`, `1,5,7-9`: whole numbers from 0.
-
-    Raises:
-        ConfigError: Anything else, or a range that runs backwards.
-    """
-    seeds: list[int] = []
-    for part in text.replace(" ", "").split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-        if not match or int(match[2] or match[1]) < int(match[1]):
-            raise ConfigError(f"--seeds {text} is not a list of seeds", fix="--seeds 0-99")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last >= 2**32 or len(seeds) + last - first >= MOST_SEEDS:
-            raise ConfigError(f"--seeds {text} has a seed of 2^32 or more, or more than {MOST_SEEDS:,} seeds")
-        seeds += range(first, last + 1)
-    return seeds
-
-
 def png_bytes(image: np.ndarray, *, seed: int, model_sha256: str) -> bytes:
     """One image (C, H, W) uint8 as PNG that says in its text chunks that it is synthetic."""
     info = PngInfo()
@@ -150,12 +130,15 @@ def write_images(
     model = metadata["medgan"]["model_sha256"]
     rows: list[list[Any]] = []
     first: list[np.ndarray] = []
-    with atomic(out / "synthetic.zip") as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    with contextlib.ExitStack() as stack:
+        archive = None
+        if form == "zip":
+            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(atomic(out / "synthetic.zip")), "w", zipfile.ZIP_STORED))
         for start in range(0, len(seeds), batch):
             some = list(seeds[start : start + batch])
             for seed, image in zip(some, sample(G, some, psi=psi, batch=batch, device=device), strict=True):
                 name, content = f"seed{seed:010d}.png", png_bytes(image, seed=seed, model_sha256=model)
-                if form == "zip":
+                if archive:
                     archive.writestr(zipfile.ZipInfo(name, EPOCH), content)
                 else:
                     with atomic(out / name) as file:
@@ -164,8 +147,6 @@ def write_images(
                 if len(first) < 64:
                     first.append(image)
             step(len(rows), len(seeds))
-    if form != "zip":
-        (out / "synthetic.zip").unlink()
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["file", "seed", "psi", "sha256"])

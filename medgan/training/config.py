@@ -104,8 +104,10 @@ class TrainConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)} is not between 0 and 1")
         if self.batch_gpu and self.batch % self.batch_gpu:
-            divisors = [n for n in range(1, self.batch + 1) if self.batch % n == 0 and n <= self.batch_gpu]
-            raise ConfigError(f"--batch {self.batch} is not divisible by --batch-gpu {self.batch_gpu}", fix=f"--batch-gpu {divisors[-1]}")
+            nearest = max(self.batch // self.batch_gpu, 1) * self.batch_gpu
+            raise ConfigError(f"--batch {self.batch} is not divisible by --batch-gpu {self.batch_gpu}", fix=f"--batch {nearest}")
+        if self.augment == "fixed" and not self.augment_p:
+            raise ConfigError("--augment fixed with --augment-p 0 augments nothing", fix="--augment-p 0.2, or --augment none")
         group = min(self.mbstd_group, self.round_size)
         if self.round_size % group:
             raise ConfigError(
@@ -187,6 +189,8 @@ PRESETS: dict[str, Callable[[int, int], TrainConfig]] = {
     "paper512":  lambda size, gpus: replace(_PAPER, batch=64, mbstd_group=8, channel_base=32768, lr_g=0.0025, lr_d=0.0025, gamma=0.5, ema_kimg=20.0),
     "paper1024": lambda size, gpus: replace(_PAPER, batch=32, mbstd_group=4, channel_base=32768, lr_g=0.0020, lr_d=0.0020, gamma=2.0, ema_kimg=10.0),
     "auto": _auto,
+    # The official auto, as long as one GPU makes in some hours: what an untouched form of a platform runs.
+    "standard": lambda size, gpus: replace(_auto(size, gpus), kimg=1000),
     # A CPU or one small GPU: a few hours for a first impression.
     "quick": lambda size, gpus: TrainConfig(kimg=200, batch=16, channel_base=4096, channel_max=128, latent=128, map_layers=4, mirror=True, ada_kimg=50, ema_kimg=2, tick_kimg=2, snapshot_ticks=10, metric_images=2048),
     # Minutes on two cores: every part of the way runs, nothing is science.

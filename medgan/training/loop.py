@@ -16,7 +16,7 @@ from medgan import runs
 from medgan.config import to_json
 from medgan.data.dataset import Dataset
 from medgan.data.sheet import contact_sheet
-from medgan.errors import ConfigError, DivergedError, OutputError, Preempted
+from medgan.errors import ConfigError, DivergedError, Preempted
 from medgan.networks.bundle import write_bundle
 from medgan.progress import duration
 from medgan.training import state as states
@@ -275,21 +275,9 @@ class _Run:
 
     def save(self) -> None:
         """The complete state, atomically."""
-        try:
-            states.save(
-                self.state,
-                self.out / runs.STATE,
-                config=self.config,
-                dataset_identity=self.data.identity,
-                sampler=self.batches.sampler.state(),
-            )
-        except RuntimeError as error:
-            # torch.save reports a full disk as RuntimeError; the rename has not happened, so the last state is intact.
-            raise OutputError(
-                "the training state could not be written; the last one is intact",
-                fix="free space in the output or work folder, then rerun",
-                code="E_DISK",
-            ) from error
+        states.save(
+            self.state, self.out / runs.STATE, config=self.config, dataset_identity=self.data.identity, sampler=self.batches.sampler.state()
+        )
 
     def report(self, kimg: float, per_kimg: float) -> None:
         """status.json, and a line for whoever watches."""

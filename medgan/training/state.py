@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from medgan.config import to_json
 from medgan.errors import DataError, ResumeError
 from medgan.networks import NETWORKS
-from medgan.runs import atomic
+from medgan.runs import save_tensors
 from medgan.training.config import TrainConfig
 
 # What may differ between a run and its continuation: length, stops, and what is looked at on the way.
@@ -136,8 +136,7 @@ def save(state: State, path: Path, *, config: TrainConfig, dataset_identity: str
         "counters": {name: getattr(state, name) for name in COUNTERS},
         "sampler": sampler,
     }
-    with atomic(path) as temporary:
-        torch.save(content, temporary)
+    save_tensors(path, content)
 
 
 def load(state: State, path: Path, *, config: TrainConfig, dataset_identity: str, device: torch.device) -> dict[str, Any]:

@@ -126,7 +126,15 @@ def test_a_ready_dataset_is_taken_as_it_is(tmp_path):
 
 def test_a_job_overrides_its_preset_only_where_told():
     config = JobConfig(preset="demo", kimg=0, mirror="no", augment="none", batch=8, seed=3).training(64)
-    assert (config.kimg, config.batch, config.mirror, config.augment, config.seed) == (8, 8, False, "none", 3)
+    assert (config.kimg, config.batch, config.mirror, config.augment, config.seed) == (6, 8, False, "none", 3)
     assert JobConfig(preset="demo", kimg=0).training(64).mirror is True
+    assert JobConfig().training(256).kimg == 1000
+    assert JobConfig(preset="paper-2210.03786").training(512).kimg == 25000
+    for wrong in ({"psi": 5.0}, {"images": 20_000_000}, {"images": 0}, {"held_out": 1.0}):
+        with pytest.raises(ConfigError):
+            JobConfig(**wrong)
+    assert JobConfig(window=(40, 80), held_out=0).preparing().resolved().level == 40
+    with pytest.raises(ConfigError, match="exclude each other"):
+        JobConfig(window=(40, 80), window_preset="ct-brain")
     with pytest.raises(ConfigError, match="not divisible by --batch-gpu 4"):
         JobConfig(batch=5, batch_gpu=4)

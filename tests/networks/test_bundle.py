@@ -75,6 +75,10 @@ def test_wrong_bundles(bundle, tmp_path):
     (folder / "configs/metadata.json").write_text(json.dumps(other))
     with pytest.raises(DataError, match="do not fit"):
         read_bundle(folder)
+    torn = {**metadata, "medgan": {**metadata["medgan"], "model_sha256": "00" * 32}}
+    (folder / "configs/metadata.json").write_text(json.dumps(torn))
+    with pytest.raises(DataError, match="not those its metadata names"):
+        read_bundle(folder)
     (folder / "configs/metadata.json").write_text("{}")
     with pytest.raises(DataError, match="not written by medgan"):
         read_bundle(folder)

@@ -90,7 +90,7 @@ def test_weights_are_missed_before_any_work(session: Path, words: list[str], tmp
 def test_a_batch_that_does_not_divide(session: Path, words: list[str], tmp_path: Path):
     done = plugin("train", "--input", str(session), *words, "--batch", "5", "--batch-gpu", "4")
     assert done.returncode == 2
-    assert done.stderr == "ERROR E_CONFIG --batch 5 is not divisible by --batch-gpu 4; fix: --batch-gpu 1\n"
+    assert done.stderr == "ERROR E_CONFIG --batch 5 is not divisible by --batch-gpu 4; fix: --batch 4\n"
     assert not (tmp_path / "output").exists()
 
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from medgan.commands.generate import parse_seeds
 from medgan.errors import ConfigError
 from medgan.networks.stylegan2 import Generator
-from medgan.sampling.generate import parse_seeds, sample, to_uint8, write_images
+from medgan.sampling.generate import sample, to_uint8, write_images
 from tests.golden import Golden
 
 METADATA = {"medgan": {"model_sha256": "ab" * 32}}
@@ -91,6 +92,12 @@ def test_folder(tmp_path, G, form):
     assert picture.text["model"] == "ab" * 32
     assert "not for diagnostic use" in picture.text["disclaimer"]
     assert Image.open(tmp_path / "contact_sheet.png").size == (8 * 32, 2 * 32)
+
+
+def test_single_files_leave_an_earlier_zip_alone(tmp_path, G):
+    (tmp_path / "synthetic.zip").write_bytes(b"an earlier set")
+    write_images(G, METADATA, range(2), tmp_path, psi=1.0, form="png")
+    assert (tmp_path / "synthetic.zip").read_bytes() == b"an earlier set"
 
 
 def test_the_same_call_writes_the_same_bytes(tmp_path, G):

@@ -12,7 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from medgan.training.augment import SYM6, Augment, Controller, filter_bank
 from medgan.training.config import PIPES
-from tests.conftest import SHARED
+from tests.conftest import GOLDEN
 from tests.golden import Golden, assert_close
 
 
@@ -54,10 +54,7 @@ class Tape:
 
 
 def _fixed_cases() -> list[str]:
-    path = SHARED / "golden" / "augment.json"
-    return (
-        [n for n in json.loads(path.read_text())["arrays"] if "/q" in n and n.startswith("c")] if path.exists() else ["shared/missing/q0"]
-    )
+    return [n for n in json.loads((GOLDEN / "augment.json").read_text())["arrays"] if "/q" in n and n.startswith("c")]
 
 
 @pytest.fixture(scope="module")

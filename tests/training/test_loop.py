@@ -180,7 +180,9 @@ def test_a_size_without_networks_is_refused_with_the_nearest(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 5, "batch_gpu": 4}, "--batch-gpu 1"),
+        ({"batch": 5, "batch_gpu": 4}, "fix: --batch 4"),
+        ({"batch": 3, "batch_gpu": 4}, "fix: --batch 4"),
+        ({"augment": "fixed"}, "--augment-p 0.2"),
         ({"batch": 6, "mbstd_group": 4}, "--mbstd-group 3"),
         ({"kimg": 0}, "--kimg"),
         ({"style_mixing": 1.5}, "--style-mixing"),
