@@ -40,7 +40,8 @@ VARIANTS = {
 }
 """Kinds of backend: XNAT has three ways to ask for a GPU, and each backend ignores or refuses the others'."""
 
-# Loader workers pass batches through /dev/shm; Docker's own 64 MiB is too little for them. Counts into a memory limit on Kubernetes.
+# Room for processes that share tensors through /dev/shm, of which Docker gives 64 MiB. Training is one process and needs none of it yet.
+# Counts into a memory limit on Kubernetes.
 SHM_BYTES = 2 * 2**30
 
 OUTPUTS = {
@@ -48,7 +49,7 @@ OUTPUTS = {
     "synthetic": "Synthetic images as one zip of PNGs, with a manifest and a contact sheet.",
     "metrics": "FID and the curves of the training, as JSON and pictures.",
     "model": "The trained generator as a MONAI bundle, with its model card.",
-    "checkpoint": "The state of an unfinished training; a later launch goes on from it.",
+    "checkpoint": "The complete state of an unfinished training, to be resumed with --resume.",
 }
 """Output -> what it is. The keys are the folders that plugin/container.py fills."""
 

@@ -8,12 +8,15 @@ from pathlib import Path
 import click
 
 from medgan import runs
+from medgan.errors import InputError
 
 
 @click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="the HTML file  [default: RUN/report.html]")
-@click.option("--figures", type=click.Path(file_okay=False, path_type=Path), help="also write the figures as PNG files into this folder")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), envvar="MEDGAN_OUT", help="the HTML file  [default: RUN/report.html]")
+@click.option(
+    "--figures", type=click.Path(path_type=Path), envvar="MEDGAN_FIGURES", help="also write the figures as PNG files into this folder"
+)
 @click.option(
     "--sheet/--no-sheet",
     default=True,
@@ -31,6 +34,8 @@ def command(run: Path, out: Path | None, figures: Path | None, sheet: bool) -> N
     from medgan.reports.results import read_results
     from medgan.reports.verdict import verdict
 
+    if not run.is_dir():
+        raise InputError("RUN names no folder that exists", fix="give the --out folder of medgan train")
     path = build_report(run, out or run / runs.REPORT, include_sheet=sheet, figures=figures)
     results = read_results(run)
     judged = verdict(results)

@@ -11,9 +11,10 @@ from typing import Any
 
 import medgan
 from medgan import runs
+from medgan.data.prepare import PrepareConfig
 from medgan.errors import OutputError
 from medgan.reports.citation import NOT_FOR_DIAGNOSIS, REFERENCES, SENTENCE, citation_text
-from medgan.reports.commandline import command_line, looks_like_path, without_paths
+from medgan.reports.commandline import command_line, looks_like_path
 from medgan.reports.pictures import data_uri, read_sheet
 from medgan.reports.results import FID_NAMES, DatasetFacts, Results, metric_value, number, read_results
 from medgan.reports.verdict import amount, count, fid_text, verdict
@@ -40,15 +41,12 @@ class MetricRow:
     meaning: str
 
 
-def build_report(
-    run: Path, out: Path, *, command: str = "", include_sheet: bool = True, figures: Path | None = None, citation: Path | None = None
-) -> Path:
+def build_report(run: Path, out: Path, *, include_sheet: bool = True, figures: Path | None = None, citation: Path | None = None) -> Path:
     """Write the report of a run, complete or not.
 
     Args:
         run: The run folder.
         out: The HTML file.
-        command: The command line to repeat the whole job with, if one command made it; paths in it are masked.
         include_sheet: Whether the sheet of real training images is shown; leave it out of a file that is passed on.
         figures: A folder for the figures as PNG files, or None.
         citation: A file for the citation text (CITATION.md), or None.
@@ -64,8 +62,10 @@ def build_report(
     if out.is_dir():
         raise OutputError("the target of the report is a folder", fix="--out FILE.html")
     runs.check_writable(out.parent, "the folder of the report")
+    if figures is not None:
+        runs.check_writable(figures, "the folder of the figures")
     pictures = _draw(results)
-    runs.write_text(out, render(results, pictures, command=command, include_sheet=include_sheet))
+    runs.write_text(out, render(results, pictures, include_sheet=include_sheet))
     if figures is not None:
         write_figures(results, figures, pictures=pictures)
     if citation is not None:
@@ -87,13 +87,12 @@ def write_figures(results: Results, folder: Path, *, pictures: list[tuple[Any, b
     return [folder / name for name in contents]
 
 
-def render(results: Results, pictures: list[tuple[Any, bytes]], *, command: str = "", include_sheet: bool = True) -> str:
+def render(results: Results, pictures: list[tuple[Any, bytes]], *, include_sheet: bool = True) -> str:
     """The report as HTML text; every value of the run is escaped.
 
     Args:
         results: What the run folder holds.
         pictures: Figures with their PNGs.
-        command: See `build_report`.
         include_sheet: See `build_report`.
     """
     from jinja2 import Environment, StrictUndefined
@@ -117,7 +116,6 @@ def render(results: Results, pictures: list[tuple[Any, bytes]], *, command: str 
         metrics=_metric_rows(results),
         metric_facts=_metric_facts(results),
         warnings=_warnings(results),
-        command=without_paths(command) if command else "",
         commands=_commands(results),
         facts=_machine_facts(results),
         checksums=_checksums(results),
@@ -289,10 +287,11 @@ def _commands(results: Results) -> list[tuple[str, str]]:
     generate = results.provenance.get("generate", {}).get("settings", {})
     commands = []
     if name := prepare.get("recipe"):
-        options = ("mask_label", "window", "window_preset", "size", "plane", "min_mask_pixels", "held_out", "seed")
-        commands.append(
-            ("Scans to dataset", command_line(f"medgan prepare SCANS DATA.zip --recipe {shlex.quote(str(name))}", prepare, options))
-        )
+        start = f"medgan prepare SCANS DATA.zip --recipe {shlex.quote(str(name))}"
+        options = (
+            "masks", "mask_label", "window", "window_preset", "size", "plane", "min_mask_pixels", "held_out", "pseudonym_key", "seed",
+        )  # fmt: skip
+        commands.append(("Scans to dataset", command_line(start, prepare, options, PrepareConfig())))
     if results.config:
         commands.append(("Dataset to generator", "medgan train --data DATA.zip --out NEW_RUN --config RUN/config.json"))
     if results.model:
@@ -308,6 +307,8 @@ def _recipe_settings(results: Results) -> dict[str, Any]:
     """The settings of `prepare` that lead to the stored recipe, for a run folder that knows the recipe only."""
     recipe = results.dataset.recipe if results.dataset else {}
     settings = {name: recipe.get(name) for name in ("mask_label", "size", "plane", "min_mask_pixels")}
+    if settings["mask_label"] == 0:
+        settings["mask_label"] = -1  # 0 would mean the recipe's own label, -1 every slice
     if recipe.get("intensity") == "window":
         settings["window"] = [recipe.get("level"), recipe.get("width")]
     return {"recipe": recipe.get("name"), **settings}
@@ -319,10 +320,10 @@ def _seeds(results: Results) -> dict[str, Any]:
         seeds = sorted({int(row["seed"]) for row in results.samples})
     except (KeyError, ValueError):
         return {}
-    psis = {row.get("psi", "") for row in results.samples}
+    psis = {row.get("psi") or None for row in results.samples}
     if not seeds or seeds != list(range(seeds[0], seeds[-1] + 1)):
         return {}
-    return {"seeds": f"{seeds[0]}-{seeds[-1]}", "psi": psis.pop() if len(psis) == 1 else ""}
+    return {"seeds": f"{seeds[0]}-{seeds[-1]}", "psi": psis.pop() if len(psis) == 1 else None}
 
 
 def _machine_facts(results: Results) -> list[tuple[str, str]]:

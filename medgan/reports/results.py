@@ -97,10 +97,9 @@ class Results:
         return [(kimg, value) for kimg, value in points if kimg is not None and value is not None]
 
     @property
-    def not_finite(self) -> list[str]:
-        """Statistics whose mean was stored as null or as a word in some tick: the loss was not finite there."""
-        broken = {key for row in self.stats for key, value in row.items() if isinstance(value, Mapping) and number(_mean(value)) is None}
-        return sorted(broken)
+    def not_finite(self) -> int:
+        """Entries of gradients that were not finite. A row counts from the start of its process, so a resumed run starts at 0 again."""
+        return int(max((number(row.get("nonfinite")) or 0 for row in self.stats), default=0))
 
 
 def number(value: Any) -> float | None:

@@ -128,11 +128,12 @@ def _training(results: Results) -> Check:
     if not results.stats:
         return Check(name="Training", state="missing", text="No training statistics in this folder.")
     if results.not_finite:
-        names = ", ".join(results.not_finite)
-        return Check(name="Training", state="bad", text=f"Not finite at some point: {names}. The network cannot be trusted.")
+        entries = "1 entry" if results.not_finite == 1 else f"{amount(results.not_finite)} entries"
+        text = f"{entries} of the gradients had no finite value and were replaced. The network cannot be trusted."
+        return Check(name="Training", state="bad", text=text)
     if not results.model:
-        return Check(name="Training", state="look", text="All losses stayed finite, but no generator has been written yet.")
-    return Check(name="Training", state="good", text="All losses stayed finite, and a generator was written.")
+        return Check(name="Training", state="look", text="All gradients stayed finite, but no generator has been written yet.")
+    return Check(name="Training", state="good", text="All gradients stayed finite, and a generator was written.")
 
 
 def _completeness(results: Results) -> Check:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from click.testing import CliRunner
 
 from medgan.commands.report import command
@@ -42,3 +43,31 @@ def test_a_folder_of_something_else_is_one_line_and_66(tmp_path):
     assert done.returncode == 66
     assert done.stderr.strip() == "ERROR E_INPUT the folder holds no file of a run; fix: give the --out folder of medgan train"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["absent", "file"])
+def test_a_folder_that_is_none_is_one_line_without_its_name(tmp_path, kind):
+    run = tmp_path / "Muster_Erika"
+    if kind == "file":
+        run.write_text("")
+    done = medgan("report", run)
+    assert done.returncode == 66
+    assert done.stderr.strip() == "ERROR E_INPUT RUN names no folder that exists; fix: give the --out folder of medgan train"
+
+
+def test_figures_that_cannot_be_written_are_one_line_without_their_name(tmp_path):
+    run = make_run(tmp_path / "run")
+    (tmp_path / "Muster_Erika").write_text("")
+    done = medgan("report", run, "--figures", tmp_path / "Muster_Erika")
+    assert done.returncode == 73
+    assert "Muster" not in done.stderr
+    assert done.stderr.startswith("ERROR E_OUTPUT")
+
+
+def test_out_and_figures_may_be_variables(tmp_path):
+    run = make_run(tmp_path / "run")
+    places = {"MEDGAN_OUT": str(tmp_path / "r.html"), "MEDGAN_FIGURES": str(tmp_path / "f")}
+    done = CliRunner().invoke(command, [str(run)], env=places)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "r.html").exists()
+    assert (tmp_path / "f" / "curves.png").exists()

@@ -49,7 +49,7 @@ def sheet(path: Path, *, columns: int = 8, size: int = 64, text: str = "") -> No
     whole.save(path, pnginfo=notes)
 
 
-def stat(mean: float | None) -> dict[str, Any]:
+def stat(mean: float) -> dict[str, Any]:
     return {"num": 64, "mean": mean, "std": 0.1}
 
 
@@ -62,6 +62,7 @@ def ticks(kimg_each: float = 0.25, count: int = 8) -> list[dict[str, Any]]:
             "nimg": round(tick * kimg_each * 1000),
             "seconds": tick * 7.0,
             "sec_per_kimg": 28.0,
+            "nonfinite": 0,
             "Progress/augment": stat(0.01 * tick),
             "Loss/G/loss": stat(0.75 + 0.1 * tick),
             "Loss/D/loss": stat(1.4 - 0.05 * tick),

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medgan.data.prepare import PrepareConfig
 from medgan.errors import OutputError
 from medgan.reports.build import build_report, render
 from medgan.reports.results import read_results
-from tests.reports.folder import EXTRACTOR, FIDS, IDENTITY, evaluation, lines, make_run, sheet, ticks, write
+from tests.reports.folder import EXTRACTOR, FIDS, IDENTITY, evaluation, lines, make_run, provenance, sheet, ticks, write
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 HOSTILE = '<script>alert("x")</script> & </td>"\''
@@ -80,7 +81,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(run, tmp_path_factory):
-    return build_report(run, tmp_path_factory.mktemp("out") / "report.html", command="medgan demo --kimg 2")
+    return build_report(run, tmp_path_factory.mktemp("out") / "report.html")
 
 
 def test_nothing_is_loaded_from_anywhere(report):
@@ -161,7 +162,6 @@ def test_every_number_is_the_folders(report):
         "torch 2.13.0",
         "seed 7",
         "2026-01-31T12:07:10Z",
-        "medgan demo --kimg 2",
         "medgan prepare SCANS DATA.zip --recipe ct-liver --mask-label 1 --window 50 350 --size 64 --plane axial",
         "medgan train --data DATA.zip --out NEW_RUN --config RUN/config.json",
         "medgan generate --bundle RUN/bundle --out IMAGES --seeds 0-63 --psi 0.7",
@@ -189,7 +189,7 @@ def test_both_sheets_are_the_stored_pictures(run, report):
 
 
 def test_equal_folders_give_equal_bytes(run, report, tmp_path):
-    again = build_report(make_run(tmp_path / "copy"), tmp_path / "again.html", command="medgan demo --kimg 2")
+    again = build_report(make_run(tmp_path / "copy"), tmp_path / "again.html")
     assert again.read_bytes() == report.read_bytes()
 
 
@@ -211,23 +211,41 @@ def test_strings_of_the_run_are_text_never_markup(tmp_path):
     write(run / "metrics.json", result)
     write(run / "config.json", {"kimg": 2.0, HOSTILE: HOSTILE, "seed": HOSTILE})
     lines(run / "stats.jsonl", [row | {HOSTILE: {"mean": None}} for row in ticks()])
-    parsed = page(build_report(run, tmp_path / "report.html", command=HOSTILE))
+    parsed = page(build_report(run, tmp_path / "report.html"))
     tags = {tag for tag, _ in parsed.tags}
     assert not {"script", "b", "i", "u", "s"} & tags
     assert all(image["src"].startswith("data:") for image in parsed.all("img"))
     assert 'alert("x")' in parsed.text
 
 
-def test_paths_in_settings_and_commands_are_masked(tmp_path):
+def test_paths_in_settings_are_masked(tmp_path):
     run = make_run(tmp_path / "run")
     write(
         run / "config.json",
         {"kimg": 2.0, "weights": "/data/QUELLWERT^JOHN/w", "resume": "~/quellwert", "metrics": ["fid", "C:\\quellwert"]},
     )
-    command = "docker run -v /data/QUELLWERT^JOHN:/input:ro medgan:0.1 train --masks=/data/QUELLWERT^JOHN/liver.nii.gz --input /input/QUELLWERT --kimg 2"
-    path = build_report(run, tmp_path / "report.html", command=command)
+    path = build_report(run, tmp_path / "report.html")
     assert "quellwert" not in path.read_text(encoding="utf-8").lower()
-    assert "docker run -v PATH:/input:ro medgan:0.1 train --masks=PATH --input /input/PATH --kimg 2" in page(path).text
+
+
+def test_the_commands_repeat_settings_that_are_off(tmp_path):
+    run = make_run(tmp_path / "run")
+    prepared = PrepareConfig(masks="/data/doe", held_out=0.0, pseudonym_key="doe.key", mask_label=-1)
+    write(run / "dataset/run.json", provenance("prepare", prepared.shown(), {}))
+    write(run / "synthetic/run.json", provenance("generate", {"seeds": "0-63", "psi": 0.0, "format": "zip"}, {}))
+    text = quick(run).text
+    for words in (
+        "medgan prepare SCANS DATA.zip --recipe ct-liver --masks PATH --mask-label -1 --held-out 0 --pseudonym-key FILE",
+        "medgan generate --bundle RUN/bundle --out IMAGES --seeds 0-63 --psi 0 ",
+        "--resize tf1 --n-fake 500 --seed 0",
+    ):
+        assert words in text
+
+
+def test_a_recipe_for_every_slice_is_not_repeated_with_a_label(tmp_path):
+    run = make_run(tmp_path / "run")
+    write(run / "dataset/recipe.json", {"name": "ct-liver", "mask_label": 0, "size": 64})
+    assert "--recipe ct-liver --mask-label -1 --size 64" in quick(run).text
 
 
 @pytest.mark.parametrize(
@@ -348,6 +366,8 @@ def test_a_target_that_cannot_be_written_is_the_users_problem(run, tmp_path):
         build_report(run, tmp_path / "file" / "report.html")
     with pytest.raises(OutputError, match="is a folder"):
         build_report(run, tmp_path)
+    with pytest.raises(OutputError, match="folder of the figures"):
+        build_report(run, tmp_path / "report.html", figures=tmp_path / "file")
 
 
 def test_no_scan_key_reaches_the_report(run, report):

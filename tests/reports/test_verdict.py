@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from medgan.reports.results import read_results
 from medgan.reports.verdict import amount, verdict
-from tests.reports.folder import evaluation, lines, make_run, manifest_rows, stat, table, ticks, write
+from medgan.training.statistics import Collector
+from tests.reports.folder import evaluation, lines, make_run, manifest_rows, table, ticks, write
 
 
 def states(run):
@@ -78,11 +80,18 @@ def test_a_fraction_of_an_image_is_no_reason_to_call_a_run_partial(tmp_path):
 
 def test_a_loss_that_was_not_finite_is_a_problem(tmp_path):
     run = make_run(tmp_path)
+    assert text(run, "Training") == "All gradients stayed finite, and a generator was written."
     rows = ticks()
-    rows[-1]["Loss/D/loss"] = stat(None)
+    collect = Collector()
+    collect.add("Loss/D/loss", torch.tensor([1.0, float("nan")]))
+    collect.add("Loss/G/loss", torch.tensor([1.0, 2.0]))
+    # As training/loop.py writes it: the loss has no entry, only the count tells.
+    last = {name: rows[-1][name] for name in ("tick", "kimg", "nimg", "seconds", "sec_per_kimg")}
+    rows[-1] = {**last, "nonfinite": 12, **collect.summary()}
+    assert "Loss/D/loss" not in rows[-1]
     lines(run / "stats.jsonl", rows)
     assert verdict(read_results(run)).title == "Something went wrong"
-    assert "Loss/D/loss" in text(run, "Training")
+    assert text(run, "Training").startswith("12 entries of the gradients had no finite value")
 
 
 @pytest.mark.parametrize(
