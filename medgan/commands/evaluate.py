@@ -15,14 +15,17 @@ from medgan.metrics.evaluate import EvaluateConfig
 if TYPE_CHECKING:
     from medgan.metrics.evaluate import Sampler
 
+# A readable path is not asked for here: click's own error would show it, and a path may name a patient.
+PATH = click.Path(path_type=Path, readable=False)
+
 
 @click.command()
-@click.option("--real", type=click.Path(path_type=Path), required=True, envvar="MEDGAN_REAL", help="real images: dataset zip or folder")
-@click.option("--fake", type=click.Path(path_type=Path), envvar="MEDGAN_FAKE", help="synthetic images: zip or folder")
-@click.option("--bundle", type=click.Path(path_type=Path), envvar="MEDGAN_BUNDLE", help="or the generator that makes them")
-@click.option("--out", type=click.Path(path_type=Path), envvar="MEDGAN_OUT", help="file for the result, e.g. metrics.json")
-@click.option("--weights", type=click.Path(path_type=Path), envvar="MEDGAN_WEIGHTS", help="folder with pretrained files")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="JSON file with settings")
+@click.option("--real", type=PATH, required=True, envvar="MEDGAN_REAL", help="real images: dataset zip or folder")
+@click.option("--fake", type=PATH, envvar="MEDGAN_FAKE", help="synthetic images: zip or folder")
+@click.option("--bundle", type=PATH, envvar="MEDGAN_BUNDLE", help="or the generator that makes them")
+@click.option("--out", type=PATH, envvar="MEDGAN_OUT", help="file for the result, e.g. metrics.json")
+@click.option("--weights", type=PATH, envvar="MEDGAN_WEIGHTS", help="folder with pretrained files")
+@click.option("--config", "config_file", type=PATH, envvar="MEDGAN_CONFIG", help="JSON file with settings")
 @click.option("--dry-run", is_flag=True, help="print the settings and stop")
 @options_from(EvaluateConfig)
 def command(
@@ -81,8 +84,8 @@ def evaluate(
         batch=config.batch,
         seed=config.seed,
     )
-    real_images = open_dataset(real)
-    fake_images = open_dataset(fake) if fake is not None else None
+    real_images = open_dataset(real, any_size=True)
+    fake_images = open_dataset(fake, any_size=True) if fake is not None else None
     sample = bundle_sampler(bundle, config) if bundle is not None else None
     with bar("real features") as step:
         evaluator.reference(real_images, step=step)
@@ -95,12 +98,12 @@ def evaluate(
 
 def bundle_sampler(bundle: Path, config: EvaluateConfig) -> Sampler:
     """Image number i of a generator is the one of seed `config.seed` + i, untruncated (psi 1), as FID is defined."""
-    import torch
-
+    from medgan import machine
     from medgan.networks.bundle import read_bundle
     from medgan.sampling.generate import sample
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = machine.device()
+    machine.set_precision("fp32")
     G = read_bundle(bundle)[0].to(device)
 
     def draw(start: int, count: int) -> Any:

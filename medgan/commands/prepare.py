@@ -11,10 +11,13 @@ import click
 from medgan.config import options_from, resolve
 from medgan.data.prepare import PrepareConfig
 
+# A readable path is not asked for here: click's own error would show it, and a path may name a patient.
+PATH = click.Path(path_type=Path, readable=False)
+
 
 @click.command(name="prepare")
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.argument("out", metavar="OUT.zip", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SRC", type=PATH)
+@click.argument("out", metavar="OUT.zip", type=PATH)
 @options_from(PrepareConfig)
 @click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
 def command(source: Path, out: Path, dry_run: bool, **flags: Any) -> None:

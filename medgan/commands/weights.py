@@ -10,13 +10,23 @@ from typing import Any
 import click
 
 from medgan import weights
-from medgan.errors import WeightsError
+from medgan.errors import InputError, WeightsError
 
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
+
+
+def _folder(_ctx: click.Context, _parameter: click.Parameter, folder: Path | None) -> Path | None:
+    # click's own check would show the path.
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise InputError("--weights is no folder", fix="give the folder that holds the file")
+    return folder
+
+
 folder_option: Callable[[Any], Any] = click.option(
     "--weights",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
+    callback=_folder,
     envvar="MEDGAN_WEIGHTS",
     help="folder to look in first",
 )

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,9 @@ COLUMNS = (
     "columns", "preset", "level", "width", "orientation", "mask_label", "mask_pixels", "split", "label",
 )  # fmt: skip
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+# Pictures of many images, which `prepare` and `generate` write beside them.
+SHEETS = ("contact_sheet.png", "qc_sheet.png")
+OUR_NAME = re.compile(r"\d{5}/img\d{8}\.png")
 
 # Bounds for files made elsewhere: an image of the largest size as uncompressed RGB is 3 MiB, a manifest line 300 bytes.
 MOST_IMAGE_BYTES = 64 * 2**20
@@ -48,6 +52,11 @@ ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 def image_name(index: int) -> str:
     """The official name of an image: `00000/img00000000.png`, a thousand to a folder."""
     return f"{index // 1000:05d}/img{index:08d}.png"
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of a dataset is one of its images, by its name: a picture, and no sheet of pictures."""
+    return name.lower().endswith(PICTURES) and not name.startswith("__MACOSX/") and name.lower().split("/")[-1] not in SHEETS
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -104,14 +113,21 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 class _Files:
-    """The files of a zip or of a folder, by name; reading is bounded. Safe to hand to other processes."""
+    """The files of a zip or of a folder, by name; reading is bounded. Safe to hand to other processes.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: Zip or folder.
+        show_names: Whether errors may show the names of images.
+    """
+
+    def __init__(self, path: Path, *, show_names: bool) -> None:
         self.path = path
+        self.show_names = show_names
         self._archive: zipfile.ZipFile | None = None
         self._owner = 0
         self.is_zip = path.is_file()
         self.sizes = self._zip_sizes() if self.is_zip else self._folder_sizes()
+        self.images = sorted(name for name in self.sizes if is_image(name))
 
     def _zip_sizes(self) -> dict[str, int]:
         try:
@@ -146,14 +162,36 @@ class _Files:
             DataError: It is larger than `most`, or torn.
         """
         if self.sizes[name] > most:
-            raise DataError(f"{name} holds more than {most} bytes")
+            raise DataError(f"{self.called(name)} holds more than {most} bytes")
+        content = self._content(name, most)
+        if content is None:
+            raise DataError(f"{self.called(name)} cannot be read from the dataset", fix="prepare it again, or copy it again")
+        return content
+
+    def _content(self, name: str, most: int) -> bytes | None:
         try:
             if not self.is_zip:
                 return (self.path / name).read_bytes()
             with self._open().open(name) as file:
                 return file.read(most + 1)
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError):
-            raise DataError(f"{name} cannot be read from the dataset", fix="prepare it again, or copy it again") from None
+            return None
+
+    def called(self, name: str) -> str:
+        """What an error calls a file: its name, or where names may not be shown an image's number and SHA-256.
+
+        The names that `prepare` gives and those of the lists beside the images say nothing and are always shown.
+        """
+        if self.show_names or OUR_NAME.fullmatch(name) or name in (LABELS, MANIFEST, RECIPE):
+            return name
+        content = self._content(name, MOST_IMAGE_BYTES) if self.sizes[name] <= MOST_IMAGE_BYTES else None
+        digest = "too large or unreadable" if content is None else f"sha256 {hashlib.sha256(content).hexdigest()[:12]}"
+        return f"picture {self.images.index(name) + 1} of {len(self.images)} ({digest})"
+
+    def listed(self, names: Sequence[str]) -> str:
+        """The first names of a list, and how many more there are."""
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        return ", ".join(map(self.called, names[:SHOWN])) + more
 
     def head(self, name: str, count: int = 64) -> bytes:
         """A file's first bytes."""
@@ -200,41 +238,38 @@ def _describe(files: _Files, name: str) -> tuple[tuple[int, int, int], str]:
     return (channels, height, width), "" if channels else f"mode {mode}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
-def _check_all(files: _Files, names: Sequence[str]) -> tuple[int, int]:
-    """Channels and resolution that all images share.
+def _check_all(files: _Files, *, any_size: bool) -> tuple[int, int, int]:
+    """Channels, height and width that all images share.
 
     Raises:
         DataError: They do not: the offending files are listed by kind of fault.
     """
     faults: dict[str, list[str]] = {}
     shapes: dict[tuple[int, int, int], list[str]] = {}
-    for name in names:
+    for name in files.images:
         shape, fault = _describe(files, name)
         if fault:
             faults.setdefault(fault, []).append(name)
         else:
             shapes.setdefault(shape, []).append(name)
-    problems = [f"{fault}: {_listed(found)}" for fault, found in faults.items()]
+    problems = [f"{fault}: {files.listed(found)}" for fault, found in faults.items()]
     usual = max(shapes, key=lambda shape: len(shapes[shape]), default=None)
     for shape, found in shapes.items():
         c, h, w = shape
         if shape != usual:
-            problems.append(f"{w} x {h} with {c} channel{'s' if c > 1 else ''}, unlike the others: {_listed(found)}")
-    if usual and usual[1] != usual[2]:
-        problems.append(f"not square ({usual[2]} x {usual[1]}): {_listed(shapes[usual])}")
-    elif usual and usual[1] not in SIZES:
-        problems.append(f"{usual[1]} px, which no network family takes: {_listed(shapes[usual])}")
+            problems.append(f"{w} x {h} with {c} channel{'s' if c > 1 else ''}, unlike the others: {files.listed(found)}")
+    if usual and not any_size and usual[1] != usual[2]:
+        problems.append(f"not square ({usual[2]} x {usual[1]}): {files.listed(shapes[usual])}")
+    elif usual and not any_size and usual[1] not in SIZES:
+        problems.append(f"{usual[1]} px, which no network family takes: {files.listed(shapes[usual])}")
+    if (problems or usual is None) and any_size:
+        raise DataError(f"the images cannot be compared: {'; '.join(problems)}", fix="all images 8-bit grey or RGB, of one size")
     if problems or usual is None:
         raise DataError(
             f"the dataset cannot be trained on: {'; '.join(problems)}",
             fix=f"all images 8-bit grey or RGB, square, one of {', '.join(map(str, SIZES))} px; or medgan prepare on the scans",
         )
-    return usual[0], usual[1]
+    return usual
 
 
 class Dataset:
@@ -242,15 +277,18 @@ class Dataset:
 
     Args:
         path: Zip or folder.
+        show_names: Whether errors may show the names of images.
+        any_size: Take sizes that no network takes, and images that are not square: `resolution` is their height.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, show_names: bool = True, any_size: bool = False) -> None:
         self.path = path
-        self._files = _Files(path)
-        self.names = sorted(name for name in self._files.sizes if name.lower().endswith(PICTURES) and not name.startswith("__MACOSX/"))
+        self._files = _Files(path, show_names=show_names)
+        self.names = self._files.images
         if not self.names:
             raise DataError("the dataset holds no image", fix="medgan prepare SCANS OUT.zip makes one")
-        self.channels, self.resolution = _check_all(self._files, self.names)
+        self._shape = _check_all(self._files, any_size=any_size)
+        self.channels, self.resolution, _ = self._shape
         self.labels = self._read_labels()
         beside = path.with_suffix(".info")
         self.info: Path | None = beside if beside.is_dir() else None
@@ -269,7 +307,7 @@ class Dataset:
             DataError: An image's data is broken.
         """
         wanted = np.arange(len(self))[indices] if isinstance(indices, slice) else np.asarray(indices, np.int64)
-        shape = (self.channels, self.resolution, self.resolution)
+        shape = self._shape
         if len(self) * int(np.prod(shape)) > MOST_CACHE_BYTES:
             return np.stack([self._decode(int(i)) for i in wanted]) if len(wanted) else np.zeros((0, *shape), np.uint8)
         if self._cache is None:
@@ -313,10 +351,10 @@ class Dataset:
             with Image.open(io.BytesIO(self._files.read(name, MOST_IMAGE_BYTES))) as image:
                 pixels = np.asarray(image)
         except (OSError, ValueError, SyntaxError):
-            raise DataError(f"{name} is broken", fix="prepare the dataset again, or copy it again") from None
+            raise DataError(f"{self._files.called(name)} is broken", fix="prepare the dataset again, or copy it again") from None
         pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        if pixels.shape != (self.channels, self.resolution, self.resolution) or pixels.dtype != np.uint8:
-            raise DataError(f"{name} is not what its header says", fix="prepare the dataset again, or copy it again")
+        if pixels.shape != self._shape or pixels.dtype != np.uint8:
+            raise DataError(f"{self._files.called(name)} is not what its header says", fix="prepare the dataset again, or copy it again")
         return pixels
 
     def _json(self, name: str) -> Any:
@@ -338,7 +376,9 @@ class Dataset:
             raise DataError("labels in dataset.json are no list of [name, label]") from None
         missing = [name for name in self.names if name not in table]
         if missing:
-            raise DataError(f"dataset.json has no label for {_listed(missing)}", fix='label every image, or write {"labels": null}')
+            raise DataError(
+                f"dataset.json has no label for {self._files.listed(missing)}", fix='label every image, or write {"labels": null}'
+            )
         try:
             labels = np.array([table[name] for name in self.names])
         except ValueError:
@@ -353,16 +393,22 @@ class Dataset:
         return {**self.__dict__, "_cache": None, "_cached": np.zeros(len(self.names), bool)}
 
 
-def open_dataset(path: Path) -> Dataset:
+def open_dataset(path: Path, *, show_names: bool = True, any_size: bool = False) -> Dataset:
     """A dataset made by `prepare`, an official zip, or a folder of pictures; all files are checked first.
+
+    Args:
+        path: Zip or folder.
+        show_names: Whether errors may show the names of images, which may name a patient. Where not, an image is called by its
+            place in the sorted order and its SHA-256 (docs/decisions/0008-names-in-dataset-errors.md).
+        any_size: Take any size that all images share, also where no network takes it.
 
     Raises:
         InputError: There is nothing at `path`.
-        DataError: It is no dataset, or images differ in size, channels or bit depth: the offending names are listed.
+        DataError: It is no dataset, or images differ in size, channels or bit depth: the offending ones are listed.
     """
     if not path.exists():
         raise InputError("the dataset does not exist", fix="medgan prepare SCANS OUT.zip makes one")
-    return Dataset(path)
+    return Dataset(path, show_names=show_names, any_size=any_size)
 
 
 def find_dataset(source: Path) -> Path | None:
@@ -377,10 +423,10 @@ def find_dataset(source: Path) -> Path | None:
         if file.is_file() and not file.name.startswith(".") and not file.name.endswith("_catalog.xml")
     ]
     archives = [file for file in files if _is_dataset_zip(file) and not file.name.endswith(".held-out.zip")]
-    if len(archives) == 1 and not any(file.suffix.lower() in PICTURES for file in files if ".info" not in "/".join(file.parts)):
+    if len(archives) == 1 and not any(is_image(file.name) for file in files if ".info" not in "/".join(file.parts)):
         return archives[0]
     known = (*PICTURES, ".json", ".csv", ".txt", ".md", ".xml")
-    pictures = [file for file in files if file.suffix.lower() in PICTURES]
+    pictures = [file for file in files if is_image(file.name)]
     if pictures and not archives and all(file.suffix.lower() in known for file in files):
         return source
     return None
@@ -390,7 +436,7 @@ def _is_dataset_zip(path: Path) -> bool:
     if path.suffix.lower() != ".zip" or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
-        return any(name.lower().endswith(PICTURES) for name in archive.namelist())
+        return any(is_image(name) for name in archive.namelist())
 
 
 def save_sheet(dataset: Dataset, path: Path, count: int = 64) -> None:

@@ -155,7 +155,7 @@ def _sort_volumes(found: Found, config: PrepareConfig) -> tuple[list[Scan], list
             # With --masks given, others among the scans are no scans either.
             masks += [] if config.masks else [mask]
         else:
-            scans.append(volume_scan(volume))
+            scans.append(volume_scan(volume, found.patients))
     return scans, masks
 
 

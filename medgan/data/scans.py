@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,12 +144,21 @@ class Excluded:
 
 @dataclass
 class Found:
-    """What lies below a source."""
+    """What lies below a source.
+
+    Args:
+        scans: DICOM series.
+        volumes: Files that hold a scan or a label map.
+        excluded: What was left out.
+        pictures: How many pictures lie there.
+        patients: PatientID by `Place.patient`, where all DICOM files of that place agree on one.
+    """
 
     scans: list[Scan] = field(default_factory=list)
     volumes: list[Volume] = field(default_factory=list)
     excluded: list[Excluded] = field(default_factory=list)
     pictures: int = 0
+    patients: dict[str, str] = field(default_factory=dict)
 
 
 def walk(source: Path, leave_out: Sequence[Path] = ()) -> list[tuple[Path, Place]]:
@@ -207,6 +216,7 @@ def find_scans(files: Iterable[tuple[Path, Place]], step: Callable[[], None] = l
 
     found = Found()
     headers: list[tuple[Header, Place]] = []
+    seen: dict[str, set[str]] = defaultdict(set)
     for path, place in files:
         step()
         name = path.name.lower()
@@ -225,6 +235,8 @@ def find_scans(files: Iterable[tuple[Path, Place]], step: Callable[[], None] = l
                 header = read_header(path)
             except OSError as error:
                 header = Header(path=path, fault=f"cannot be opened ({type(error).__name__})")
+            if header and header.patient and place.patient:
+                seen[place.patient].add(header.patient)
             if header is None:
                 if not path.suffix or path.stat().st_size == 0:
                     found.excluded.append(Excluded(level="file", identity=content_identity(path), reason="file of no known format"))
@@ -232,6 +244,7 @@ def find_scans(files: Iterable[tuple[Path, Place]], step: Callable[[], None] = l
                 found.excluded.append(Excluded(level="file", identity=content_identity(path), reason=header.fault))
             else:
                 headers.append((header, place))
+    found.patients = {place: patients.pop() for place, patients in seen.items() if len(patients) == 1}
     _series_scans(headers, found)
     return found
 
@@ -243,7 +256,7 @@ def _series_scans(headers: list[tuple[Header, Place]], found: Found) -> None:
     groups = defaultdict(list)
     for header, place in headers:
         # The patient is part of the group: anonymisers give many patients one series UID.
-        groups[(header.patient or place.patient, *header.group)].append(header)
+        groups[(header.patient or found.patients.get(place.patient, place.patient), *header.group)].append(header)
     for (patient, *_), members in groups.items():
         stacked, left_out = stacks(members)
         for header, reason in left_out:
@@ -268,8 +281,15 @@ def _series_scans(headers: list[tuple[Header, Place]], found: Found) -> None:
             )
 
 
-def volume_scan(volume: Volume) -> Scan:
-    """The scan in a NIfTI or MetaImage file."""
+def volume_scan(volume: Volume, patients: Mapping[str, str] | None = None) -> Scan:
+    """The scan in a NIfTI or MetaImage file.
+
+    Args:
+        volume: The file.
+        patients: `Found.patients`: a volume is of the patient whom the DICOM files beside it name, or one patient would
+            count twice and could land on both sides of the split.
+    """
+    who = volume.place.patient
     notes = () if volume.placed else ("the header does not say how the scan lies: orientation assumed",)
     x, y, z = (*volume.shape, 1, 1)[:3]
     return Scan(
@@ -277,7 +297,7 @@ def volume_scan(volume: Volume) -> Scan:
         dicom=False,
         place=volume.place,
         modality="",
-        patient=volume.place.patient,
+        patient=(patients or {}).get(who, who),
         session=volume.place.session,
         series="",
         shape=(x, y, z),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from medgan import machine
 from medgan.config import setting
 from medgan.errors import ConfigError, DataError
 from medgan.metrics import EXTRACTORS, METRICS
@@ -55,7 +56,7 @@ class Evaluator:
         extractor: Name of EXTRACTORS.
         resize: Resize rule of the extractor.
         weights: A folder to look for weights in first.
-        device: `cpu`, `cuda`, `cuda:1`; empty takes the GPU where there is one.
+        device: `cpu`, `cuda`, `cuda:1`; empty takes what `medgan.machine.device` says.
         cache: Folder for features of reference sets, found again by content; None keeps nothing.
         batch: Images per forward pass.
         seed: Seed of metrics that draw subsets.
@@ -63,6 +64,7 @@ class Evaluator:
     Raises:
         ConfigError: An unknown name, or `fid50k_full` with another resize rule than its own.
         WeightsError: The extractor's weights are absent.
+        DeviceError: MEDGAN_DEVICE names a device that is not there.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Evaluator:
                 )
             if metric.needs not in ("moments", "features"):
                 raise ConfigError(f"{name} needs {metric.needs}, which `medgan evaluate` cannot bring", fix="another --metrics")
-        self.extractor: Extractor = EXTRACTORS.get(extractor)(weights=weights, resize=resize, device=device or _device())
+        self.extractor: Extractor = EXTRACTORS.get(extractor)(weights=weights, resize=resize, device=device or str(machine.device()))
         self.cache = cache
         self.batch = batch
         self.seed = seed
@@ -202,12 +204,6 @@ def _metric(name: str, seed: int) -> Metric:
     if dataclasses.is_dataclass(metric) and any(field.name == "seed" for field in dataclasses.fields(metric)):
         metric = dataclasses.replace(metric, seed=seed)
     return metric
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _batches(images: Images, count: int, batch: int) -> Iterator[Array]:

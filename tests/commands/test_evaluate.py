@@ -60,6 +60,51 @@ def test_a_bundle_is_sampled_from_the_seed_on(tmp_path, own_cache):
     assert json.loads(done.stdout)["n_fake"] == 3
 
 
+def test_a_folder_that_generate_wrote_is_compared(tmp_path, own_cache):
+    import torch
+
+    from medgan.networks.stylegan2 import Generator
+    from medgan.sampling.generate import write_images
+
+    torch.manual_seed(0)
+    G = Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=16, img_channels=1).eval()
+    write_images(G, {"medgan": {"model_sha256": "0" * 64}}, [0, 1, 2], tmp_path / "made", psi=1.0, form="png")
+    real = folder_of(tmp_path / "real", waves(3, size=16))
+    done = evaluate("--real", real, "--fake", str(tmp_path / "made"), "--metrics", "fid")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["n_fake"] == 3
+
+
+def test_any_equal_size_is_compared(tmp_path, own_cache):
+    real = folder_of(tmp_path / "real", waves(3, size=40)[:, :, :30])
+    done = evaluate("--real", real, "--fake", real, "--metrics", "fid")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["metrics"]["fid"]["value"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_bundle_is_sampled_in_fp32_on_the_chosen_device(tmp_path, monkeypatch):
+    import torch
+
+    from medgan.commands.evaluate import bundle_sampler
+    from medgan.errors import DeviceError
+    from medgan.machine import set_precision
+    from medgan.metrics.evaluate import EvaluateConfig, Evaluator
+    from medgan.networks.bundle import write_bundle
+    from medgan.networks.stylegan2 import Generator
+
+    arguments = {"z_dim": 8, "c_dim": 0, "w_dim": 8, "img_resolution": 16, "img_channels": 1}
+    write_bundle(tmp_path / "bundle", Generator(**arguments), family="stylegan2", arguments=arguments, details={})
+    set_precision("tf32")
+    bundle_sampler(tmp_path / "bundle", EvaluateConfig())
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    monkeypatch.setenv("MEDGAN_DEVICE", "nonsense")
+    with pytest.raises(DeviceError, match="MEDGAN_DEVICE=nonsense"):
+        bundle_sampler(tmp_path / "bundle", EvaluateConfig())
+    with pytest.raises(DeviceError, match="MEDGAN_DEVICE=nonsense"):
+        Evaluator(["fid"])
+
+
 def test_absent_weights_are_exit_69(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MEDGAN_WEIGHTS", raising=False)
@@ -106,6 +151,12 @@ def test_a_dry_run_prints_the_settings(tmp_path, monkeypatch):
         "batch": 0,
         "seed": 0,
     }
+
+
+def test_settings_come_from_the_file_in_medgan_config(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"n_fake": 321}')
+    monkeypatch.setenv("MEDGAN_CONFIG", str(tmp_path / "config.json"))
+    assert json.loads(evaluate("--real", "a", "--fake", "b", "--dry-run").stdout)["n_fake"] == 321
 
 
 def test_waves_are_not_all_alike():

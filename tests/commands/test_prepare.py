@@ -1,8 +1,10 @@
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
 
+from medgan.cli import main
 from medgan.commands.prepare import command
 from medgan.errors import ConfigError
 from tests.phantoms import ct_nifti
@@ -32,6 +34,27 @@ def test_options_come_from_the_environment(monkeypatch, tmp_path):
     result = CliRunner().invoke(command, ["in", "out.zip", "--dry-run"], catch_exceptions=False)
     recipe = json.loads(result.stdout)["recipe"]
     assert (recipe["size"], recipe["level"]) == (64, -600)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prepare", "SMITH^JOHN", "out.zip"],
+        ["evaluate", "--real", "SMITH^JOHN", "--fake", "SMITH^JOHN"],
+        ["evaluate", "--real", ".", "--bundle", "SMITH^JOHN", "--weights", "SMITH^JOHN"],
+        ["weights", "verify", "inception-2015-12-05", "--weights", "SMITH^JOHN"],
+    ],
+)
+def test_an_unreadable_path_is_not_shown(tmp_path, monkeypatch, words):
+    # The superuser of a test machine may read everything, so the system is made to say no.
+    (tmp_path / "SMITH^JOHN").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("os.access", lambda path, mode, **_: mode != os.R_OK)
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code in (65, 66, 69)
+    assert result.stderr.splitlines()[-1].startswith("ERROR E_")
+    assert "SMITH" not in result.output
 
 
 def test_out_must_be_a_zip(tmp_path):

@@ -41,6 +41,15 @@ def test_verify_refuses_what_is_absent_or_damaged(empty):
     assert sha256(empty / "inception-2015-12-05.safetensors")[:12] in damaged.stderr
 
 
+def test_a_file_as_folder_is_refused_without_its_path(empty):
+    (empty / "SMITH^JOHN").write_text("")
+    for command in ("list", "verify"):
+        done = CliRunner().invoke(main, ["weights", command, "--weights", str(empty / "SMITH^JOHN")])
+        assert done.exit_code == 66
+        assert done.stderr.startswith("ERROR E_INPUT --weights is no folder")
+        assert "SMITH" not in done.output
+
+
 def test_unknown_names_are_refused_before_anything_is_fetched(empty):
     done = CliRunner().invoke(main, ["weights", "fetch", "inception-2015-12-05", "inceptoin"])
     assert (done.exit_code, done.stdout) == (2, "")

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import pickle
@@ -108,6 +109,74 @@ def test_long_lists_are_cut(tmp_path):
         Image.fromarray(greys(1)[0]).convert("P").save(tmp_path / f"{i:02d}.png")
     with pytest.raises(DataError, match=r"palette: 00.png, .*09.png and 30 more"):
         open_dataset(tmp_path)
+
+
+def zipped(folder, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_names_of_pictures_are_kept_back_where_asked(tmp_path, kind):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for i, image in enumerate(greys(3)):
+        (folder / f"DOE_JANE_{i}.png").write_bytes(png(image))
+
+    def message(act=lambda dataset: None, **options):
+        source = folder if kind == "folder" else zipped(folder, tmp_path / "set.zip")
+        with pytest.raises(DataError) as caught:
+            act(open_dataset(source, show_names=False, **options))
+        assert "DOE" not in caught.value.line
+        return caught.value.message
+
+    def called(number, of, name):
+        return f"picture {number} of {of} (sha256 {hashlib.sha256((folder / name).read_bytes()).hexdigest()[:12]})"
+
+    (folder / "dataset.json").write_text(json.dumps({"labels": [["DOE_JANE_0.png", 1], ["DOE_JANE_2.png", 1]]}))
+    assert message() == f"dataset.json has no label for {called(2, 3, 'DOE_JANE_1.png')}"
+    (folder / "dataset.json").unlink()
+    (folder / "DOE_JANE_1.png").write_bytes(png(greys(1)[0])[:90])
+    assert message(lambda dataset: dataset.images([0, 1])) == f"{called(2, 3, 'DOE_JANE_1.png')} is broken"
+    (folder / "DOE_JOHN.png").write_text("no image")
+    Image.fromarray(greys(1)[0]).convert("P").save(folder / "AAA_DOE.png")
+    for options in ({}, {"any_size": True}):
+        found = message(**options)
+        assert f"palette: {called(1, 5, 'AAA_DOE.png')}" in found
+        assert f"no readable image: {called(5, 5, 'DOE_JOHN.png')}" in found
+
+
+def test_our_own_names_are_always_shown(tmp_path):
+    images = [png(image) for image in greys(2)]
+    write_dataset(tmp_path / "a.zip", [images[0], images[1][:90]], None, "image\n", {})
+    with pytest.raises(DataError, match=r"^00000/img00000001\.png is broken"):
+        open_dataset(tmp_path / "a.zip", show_names=False).images([1])
+
+
+def test_any_size_takes_what_no_network_takes(tmp_path):
+    wide = np.random.default_rng(0).integers(0, 256, (3, 30, 44)).astype(np.uint8)
+    for i, image in enumerate(wide):
+        (tmp_path / f"{i}.png").write_bytes(png(image))
+    np.testing.assert_array_equal(open_dataset(tmp_path, any_size=True).images(slice(None))[:, 0], wide)
+    (tmp_path / "3.png").write_bytes(png(wide[0].T))
+    with pytest.raises(DataError, match=r"30 x 44 with 1 channel, unlike the others: 3\.png"):
+        open_dataset(tmp_path, any_size=True)
+
+
+def test_sheets_are_no_images(tmp_path):
+    for i, image in enumerate(greys(2)):
+        (tmp_path / f"{i}.png").write_bytes(png(image))
+    for name in ("contact_sheet.png", "QC_sheet.png"):
+        (tmp_path / name).write_bytes(png(greys(1, size=96)[0]))
+    assert open_dataset(tmp_path).names == ["0.png", "1.png"]
+    assert find_dataset(tmp_path) == tmp_path
+    # Of a zip with its sheet beside it, the zip is the dataset.
+    (tmp_path / "made").mkdir()
+    made = written(tmp_path / "made" / "synthetic.zip", greys(2))
+    (tmp_path / "made" / "contact_sheet.png").write_bytes(png(greys(1, size=96)[0]))
+    assert find_dataset(tmp_path / "made") == made
 
 
 @pytest.mark.parametrize(("shape", "words"), [((32, 48), "not square"), ((48, 48), "no network family takes")])

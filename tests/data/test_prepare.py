@@ -145,6 +145,22 @@ def test_no_patient_is_on_both_sides(tmp_path):
     assert not (tmp_path / "out.held-out.zip").exists()
 
 
+def test_dicom_and_nifti_of_one_xnat_session_are_one_patient(tmp_path, key):
+    for i in range(11):
+        hu, _ = body(shift=i)
+        scans = tmp_path / "in" / f"S{i}" / "SCANS"
+        ct_series(scans / "1" / "DICOM", hu, PatientID=f"PID{i}", StudyInstanceUID=f"1.{i}", SeriesInstanceUID=f"1.{i}.1")
+        # Another reconstruction: no image equals one of the series.
+        ct_nifti(scans / "3" / "NIFTI", shift=i + 20, mask="")
+    for share in (0.1, 0.3, 0.5):
+        out = tmp_path / "out.zip"
+        summary = prepare(small(mask_label=-1, held_out=share, pseudonym_key=key), tmp_path / "in", out)
+        assert (summary["patients"], summary["scans"], summary["kept"]) == (11, 22, 22 * 12)
+        sides = {(row["subject_key"], row["split"]) for row in manifest(out)}
+        assert len(sides) == len({subject for subject, _ in sides}) == 11
+        assert all(sum(row["subject_key"] == subject for row in manifest(out)) == 24 for subject, _ in sides)
+
+
 def test_one_bad_scan_is_listed_and_the_others_go_on(tmp_path):
     ct_nifti(tmp_path / "in" / "good")
     bad = ct_nifti(tmp_path / "in" / "bad", shift=3)

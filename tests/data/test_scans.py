@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from medgan.data.scans import Place, find_scans, walk
+from medgan.data.scans import Place, find_scans, volume_scan, walk
 from medgan.data.volumes import read_volume
 from medgan.errors import InputError
 from tests.phantoms import body, ct_nifti, ct_series, dicom_slice, save
@@ -25,6 +25,18 @@ def test_an_xnat_session_tree_is_read_and_its_extras_are_not(tmp_path):
     # One series UID for two sessions, and no PatientID: the sessions keep them apart.
     assert sorted((scan.patient, scan.shape) for scan in found.scans) == [("S1", (32, 28, 12)), ("S2", (32, 28, 12))]
     assert found.excluded == []
+
+
+def test_volumes_beside_dicom_files_of_one_patient_are_of_that_patient(tmp_path):
+    hu, _ = body()
+    for session, patients in {"S1": ["PID1", ""], "S2": ["PID2", "PID3"], "S3": []}.items():
+        for number, patient in enumerate(patients):
+            ct_series(tmp_path / session / "SCANS" / str(number) / "DICOM", hu, PatientID=patient, SeriesInstanceUID=f"1.{number}")
+        ct_nifti(tmp_path / session / "SCANS" / "3" / "NIFTI", mask="")
+    found = find_scans(walk(tmp_path))
+    # The series of S1 without a PatientID is of the one patient named there; S2 names two, so its volume stays with the session.
+    assert sorted(scan.patient for scan in found.scans) == ["PID1", "PID1", "PID2", "PID3"]
+    assert [volume_scan(volume, found.patients).patient for volume in found.volumes] == ["PID1", "S2", "S3"]
 
 
 @pytest.mark.parametrize(
