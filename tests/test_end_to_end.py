@@ -145,6 +145,17 @@ def test_nothing_names_a_patient(job, source):
         assert secret.encode() not in said, secret
 
 
+def test_a_picture_that_does_not_fit_is_listed_without_its_name(tmp_path):
+    (tmp_path / "input").mkdir()
+    for i in range(3):
+        Image.new("L", (64, 64) if i == 1 else (32, 32), 40 * i).save(tmp_path / "input" / f"Erika_{i}.png")
+    done = plugin("check", "--input", str(tmp_path / "input"), "--output", str(tmp_path / "output"), "--work", str(tmp_path / "work"))
+    assert done.returncode == 65
+    assert "picture 2 of 3" in done.stderr.splitlines()[-1]
+    said = done.stderr + (tmp_path / "output/report/error.json").read_text() + (tmp_path / "output/report/run.log").read_text()
+    assert "Erika" not in said
+
+
 def test_a_budget_ends_as_partial_and_the_same_command_goes_on(source, tmp_path):
     inception()
     words = ("train", "--input", str(source), "--output", str(tmp_path / "output"), "--work", str(tmp_path / "work"), *QUICK)

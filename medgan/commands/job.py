@@ -169,7 +169,8 @@ def dataset_for(config: JobConfig, source: Path, out: Path) -> Dataset:
     from medgan.progress import bar
 
     if ready := find_dataset(source):
-        return open_dataset(ready)
+        # Whatever a user called a picture may name a patient; the messages of a job are stored with its results.
+        return open_dataset(ready, show_names=False)
     with bar("preparing") as step:
         summary = prepare(config.preparing(), source, out, step=step)
     dropped = ", ".join(f"{count} x {reason}" for reason, count in summary["dropped"].items()) or "nothing"

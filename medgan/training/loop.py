@@ -199,7 +199,7 @@ class _Run:
         now = time.monotonic()
         before, nimg_before = self.tick_clock
         per_kimg = (now - before) / max((state.nimg - nimg_before) / 1000, 1e-9)
-        nonfinite = int(self.step.nonfinite)
+        nonfinite = int(state.nonfinite)
         state.seconds = self.earlier + now - self.started
         self.collect.add("Progress/augment", torch.tensor(state.p))
         row = {
@@ -211,12 +211,12 @@ class _Run:
             "nonfinite": nonfinite,
             **self.collect.summary(),
         }
+        runs.append_json(self.out / runs.STATS, row)
         if nonfinite > NONFINITE_LIMIT:
             raise DivergedError(
                 f"{nonfinite} gradient entries were not finite by kimg {kimg:g}",
                 fix="a smaller --lr-g and --lr-d, a larger --gamma, or --precision fp32; the last state is kept",
             )
-        runs.append_json(self.out / runs.STATS, row)
         self.collect.clear()
         state.tick += 1
         state.tick_start = state.nimg

@@ -42,6 +42,7 @@ class State:
         signs: Sum and count of the signs of real logits since the last adjustment of p, shape (2,).
         best: Best snapshot so far: its kimg, the metric's name and value.
         seconds: Training time so far, over all runs.
+        nonfinite: Gradient entries so far that were not finite, shape ().
     """
 
     G: nn.Module
@@ -58,6 +59,7 @@ class State:
     tick_start: int = 0
     best: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    nonfinite: Tensor = field(default_factory=lambda: torch.zeros([], dtype=torch.int64))
 
 
 COUNTERS = ("p", "nimg", "step", "tick", "tick_start", "best", "seconds")
@@ -116,6 +118,7 @@ def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: 
         D_opt=lazy_adam(D.parameters(), lr=config.lr_d, beta1=config.beta1, beta2=config.beta2, interval=config.d_reg_interval),
         pl_mean=torch.zeros([], device=device),
         signs=torch.zeros(2, dtype=torch.float64, device=device),
+        nonfinite=torch.zeros([], dtype=torch.int64, device=device),
         p=config.augment_p if config.augment != "none" else 0.0,
     )
 
@@ -133,6 +136,7 @@ def save(state: State, path: Path, *, config: TrainConfig, dataset_identity: str
         "D_opt": state.D_opt.state_dict(),
         "pl_mean": state.pl_mean,
         "signs": state.signs,
+        "nonfinite": state.nonfinite,
         "counters": {name: getattr(state, name) for name in COUNTERS},
         "sampler": sampler,
     }
@@ -163,7 +167,8 @@ def load(state: State, path: Path, *, config: TrainConfig, dataset_identity: str
         raise ResumeError("; ".join(differing), fix="--resume new, or the settings and data of the saved run")
     for name in ("G", "D", "G_ema", "G_opt", "D_opt"):
         getattr(state, name).load_state_dict(content[name])
-    state.pl_mean, state.signs = content["pl_mean"], content["signs"]
+    for name in ("pl_mean", "signs", "nonfinite"):
+        setattr(state, name, content[name])
     for name in COUNTERS:
         setattr(state, name, content["counters"][name])
     return content["sampler"]

@@ -43,7 +43,6 @@ class Step:
         labels: Callable[[int], Tensor | None],
     ) -> None:
         self.state, self.config, self.augment, self.gamma, self.collect, self.labels = state, config, augment, gamma, collect, labels
-        self.nonfinite = torch.zeros([], dtype=torch.int64, device=state.pl_mean.device)
         self.noise_mode = "random"
 
     def __call__(self, real: Tensor, real_c: Tensor | None, latents: Latents, *, pl_noise: Tensor | None = None) -> None:
@@ -143,7 +142,7 @@ class Step:
         trained = [p for p in network.parameters() if p.grad is not None]
         if trained:
             flat = torch.cat([p.grad.flatten() for p in trained if p.grad is not None])
-            self.nonfinite += (~flat.isfinite()).sum()
+            self.state.nonfinite += (~flat.isfinite()).sum()
             flat.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
             for p, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
                 p.grad = part.view_as(p)

@@ -167,6 +167,7 @@ def test_a_time_budget_ends_the_run_as_partial(tmp_path):
 def test_a_diverged_run_stops_itself(tmp_path):
     with pytest.raises(DivergedError, match="not finite"):
         train(tiny(lr_g=1e30, lr_d=1e30, augment="none"), discs(tmp_path / "data"), tmp_path / "run")
+    assert runs.read_json_lines(tmp_path / "run" / runs.STATS)[-1]["nonfinite"] > 100
 
 
 def test_a_size_without_networks_is_refused_with_the_nearest(tmp_path):

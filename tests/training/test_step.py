@@ -193,5 +193,5 @@ def test_nonfinite_gradients_are_counted_and_replaced():
     step = Step(state, TrainConfig(), Augment([]), gamma=0, collect=Collector(), labels=lambda n: None)
     optimizer = torch.optim.SGD([p], lr=1.0)
     step._update(optimizer, module)
-    assert int(step.nonfinite) == 3
+    assert int(state.nonfinite) == 3
     assert p.tolist() == [0.0, -1e5, 1e5, -1.0]
