@@ -79,7 +79,8 @@ def _click_type(hint: Any, choices: tuple[str, ...]) -> click.ParamType:
     if origin is tuple:
         return _Values(typing.get_args(hint)[0])
     if hint is Path:
-        return click.Path(path_type=Path)
+        # click's own check of readability would print the path, which may name a patient.
+        return click.Path(path_type=Path, readable=False)
     plain: dict[Any, click.ParamType] = {int: click.INT, float: click.FLOAT, bool: click.BOOL}
     return plain.get(hint, click.STRING)
 

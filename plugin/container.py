@@ -97,7 +97,9 @@ def _command(settings: type, run: Run, name: str, check_only: bool, text: str) -
 
 
 def _folder(name: str, text: str) -> Callable[[Any], Any]:
-    return click.option(f"--{name}", type=click.Path(path_type=Path), envvar=environment_name(name), metavar="DIR", help=text)
+    return click.option(
+        f"--{name}", type=click.Path(path_type=Path, readable=False), envvar=environment_name(name), metavar="DIR", help=text
+    )
 
 
 def checked_run_name(given: str | None) -> str:

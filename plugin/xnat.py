@@ -239,7 +239,7 @@ def write_command(variant: str, out: Path | None) -> None:
 
 
 @group.command("lint")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 def lint_command(file: Path) -> None:
     """Check a command file: all that XNAT refuses, and what it takes in silence and then runs wrongly."""
     from medgan.commands.job import JobConfig

@@ -18,7 +18,7 @@ SCANS = Path(".cache/demo-scans")
 @click.command()
 @click.option(
     "--scans",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     default=SCANS,
     show_default=True,
     envvar="MEDGAN_SCANS",
@@ -26,7 +26,7 @@ SCANS = Path(".cache/demo-scans")
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     default=Path("demo"),
     show_default=True,
     envvar="MEDGAN_OUT",
@@ -39,7 +39,7 @@ SCANS = Path(".cache/demo-scans")
     envvar="MEDGAN_KIMG",
     help="length of the training in thousands of images  [default: the demo preset's own]",
 )
-@click.option("--weights", type=click.Path(path_type=Path), envvar="MEDGAN_WEIGHTS", help="folder with pretrained files")
+@click.option("--weights", type=click.Path(path_type=Path, readable=False), envvar="MEDGAN_WEIGHTS", help="folder with pretrained files")
 @click.option(
     "--resume",
     type=click.Choice(["auto", "new"]),

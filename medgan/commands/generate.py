@@ -50,9 +50,13 @@ def parse_seeds(text: str) -> list[int]:
 
 @click.command()
 @click.option(
-    "--bundle", type=click.Path(path_type=Path), required=True, envvar="MEDGAN_BUNDLE", help="bundle folder or zip of a training run"
+    "--bundle",
+    type=click.Path(path_type=Path, readable=False),
+    required=True,
+    envvar="MEDGAN_BUNDLE",
+    help="bundle folder or zip of a training run",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, envvar="MEDGAN_OUT", help="folder for the images")
+@click.option("--out", type=click.Path(path_type=Path, readable=False), required=True, envvar="MEDGAN_OUT", help="folder for the images")
 @options_from(GenerateConfig)
 def command(bundle: Path, out: Path, **flags: Any) -> None:
     """Draw synthetic images from a trained generator.

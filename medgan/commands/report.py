@@ -12,10 +12,15 @@ from medgan.errors import InputError
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), envvar="MEDGAN_OUT", help="the HTML file  [default: RUN/report.html]")
+@click.argument("run", type=click.Path(path_type=Path, readable=False))
 @click.option(
-    "--figures", type=click.Path(path_type=Path), envvar="MEDGAN_FIGURES", help="also write the figures as PNG files into this folder"
+    "--out", type=click.Path(path_type=Path, readable=False), envvar="MEDGAN_OUT", help="the HTML file  [default: RUN/report.html]"
+)
+@click.option(
+    "--figures",
+    type=click.Path(path_type=Path, readable=False),
+    envvar="MEDGAN_FIGURES",
+    help="also write the figures as PNG files into this folder",
 )
 @click.option(
     "--sheet/--no-sheet",

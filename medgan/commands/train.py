@@ -24,13 +24,17 @@ SELECTION_SEED = 1_000_000_000
 @click.command()
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     required=True,
     envvar="MEDGAN_DATA",
     help="dataset from `medgan prepare`, an official zip, or a folder of PNGs",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, envvar="MEDGAN_OUT", help="run folder; the same command again goes on in it"
+    "--out",
+    type=click.Path(path_type=Path, readable=False),
+    required=True,
+    envvar="MEDGAN_OUT",
+    help="run folder; the same command again goes on in it",
 )
 @click.option(
     "--preset",
@@ -43,11 +47,11 @@ SELECTION_SEED = 1_000_000_000
 @click.option(
     "--config",
     "config_file",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     envvar="MEDGAN_CONFIG",
     help="JSON file with settings, e.g. another run's config.json",
 )
-@click.option("--weights", type=click.Path(path_type=Path), envvar="MEDGAN_WEIGHTS", help="folder with pretrained files")
+@click.option("--weights", type=click.Path(path_type=Path, readable=False), envvar="MEDGAN_WEIGHTS", help="folder with pretrained files")
 @click.option(
     "--resume", default="auto", show_default=True, envvar="MEDGAN_RESUME", help="auto, new, or the path of a run folder or state.pt"
 )
