@@ -160,8 +160,8 @@ def test_an_original_in_a_folder_is_converted_into_the_cache(tiny):
 
 
 def test_the_cache_follows_the_environment(monkeypatch):
-    monkeypatch.setenv("MEDGAN_CACHE", "/work/cache")
-    assert weights.cache_folder() == Path("/work/cache/weights")
+    monkeypatch.setenv("MEDGAN_CACHE", "/scratch/cache")
+    assert weights.cache_folder() == Path("/scratch/cache/weights")
     monkeypatch.delenv("MEDGAN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert weights.cache_folder() == Path("/x/medgan/weights")

@@ -70,6 +70,7 @@ class Results:
         self.held_out, self.note = held_out_patients(self.patients, share=config.held_out, seed=config.seed)
 
     def write(self, out: Path, held_out_zip: Path, info: Path) -> dict[str, Any]:
+        """Write both zips and the folder of information; returns the summary that `prepare` gives."""
         sides = {
             "train": [piece for piece in self.pieces if piece.patient not in self.held_out],
             "held-out": [piece for piece in self.pieces if piece.patient in self.held_out],

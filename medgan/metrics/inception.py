@@ -157,6 +157,7 @@ class Inception(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 3, 299, 299), scaled as the resize rule says, to pool features (N, 2048)."""
         x = self.conv_2(self.conv_1(self.conv(x)))
         x = F.max_pool2d(x, 3, stride=2)
         x = self.conv_4(self.conv_3(x))
