@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,16 @@ def append_json(path: Path, value: Any) -> None:
     """Append one line to a JSON-lines file; a line torn by a kill is dropped by `read_json_lines`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        file.write(_json_line(value))
+
+
+def write_json_lines(path: Path, values: Iterable[Any]) -> None:
+    """Write a JSON-lines file anew, atomically, with lines as `append_json` writes them."""
+    write_text(path, "".join(_json_line(value) for value in values))
+
+
+def _json_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

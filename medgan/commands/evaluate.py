@@ -97,17 +97,11 @@ def evaluate(
 
 
 def bundle_sampler(bundle: Path, config: EvaluateConfig) -> Sampler:
-    """Image number i of a generator is the one of seed `config.seed` + i, untruncated (psi 1), as FID is defined."""
+    """The images of a bundle's generator by number, from seed `config.seed` on."""
     from medgan import machine
     from medgan.networks.bundle import read_bundle
-    from medgan.sampling.generate import sample
+    from medgan.sampling.generate import numbered
 
     device = machine.device()
     machine.set_precision("fp32")
-    G = read_bundle(bundle)[0].to(device)
-
-    def draw(start: int, count: int) -> Any:
-        first = config.seed + start
-        return sample(G, range(first, first + count), psi=1.0, batch=config.batch, device=device)
-
-    return draw
+    return numbered(read_bundle(bundle)[0].to(device), config.seed, device=device)

@@ -195,15 +195,11 @@ def _evaluate(config: TrainConfig, run: Path, evaluator: Evaluator | None) -> di
     from medgan import machine, runs
     from medgan.networks.bundle import read_bundle
     from medgan.progress import bar
-    from medgan.sampling.generate import sample
+    from medgan.sampling.generate import numbered
 
     device = machine.device()
     G, _ = read_bundle(run / runs.BUNDLE)
-    G = G.to(device)
-
-    def draw(start: int, count: int) -> Any:
-        return sample(G, range(REPORT_SEED + start, REPORT_SEED + start + count), batch=count, device=device)
-
+    draw = numbered(G.to(device), REPORT_SEED, device=device)
     with bar("measuring") as step:
         result = {**evaluator.evaluate(sample=draw, n_fake=config.metric_images, step=step), "seed": REPORT_SEED}
     runs.write_json(run / runs.METRICS, result)
@@ -277,13 +273,13 @@ def _export(config: JobConfig, run: Path, folders: _Folders, trained: Trained) -
 def _export_model(bundle: Path, model: Path) -> None:
     """The bundle as one zip with fixed times, its card and checksums."""
     from medgan import runs
-    from medgan.sampling.generate import EPOCH
+    from medgan.data.dataset import ZIP_TIME
 
     with runs.atomic(model / "bundle.zip") as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for file in sorted(f for f in bundle.rglob("*") if f.is_file()):
             with (
                 file.open("rb") as source,
-                archive.open(zipfile.ZipInfo(file.relative_to(bundle).as_posix(), EPOCH), "w", force_zip64=True) as target,
+                archive.open(zipfile.ZipInfo(file.relative_to(bundle).as_posix(), ZIP_TIME), "w", force_zip64=True) as target,
             ):
                 shutil.copyfileobj(source, target)
     _copy(bundle / "docs" / "README.md", model / "MODEL_CARD.md")

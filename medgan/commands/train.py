@@ -122,7 +122,7 @@ def run_training(
 
     from medgan import machine, runs
     from medgan.progress import bar, watch
-    from medgan.sampling.generate import sample
+    from medgan.sampling.generate import numbered
     from medgan.training.loop import train
 
     started = runs.utc_now()
@@ -136,9 +136,7 @@ def run_training(
             evaluator.reference(data, step=step)
 
     def measure(G_ema: nn.Module) -> Mapping[str, Any] | None:
-        def draw(start: int, count: int) -> Any:
-            return sample(G_ema, range(SELECTION_SEED + start, SELECTION_SEED + start + count), batch=count, device=device)
-
+        draw = numbered(G_ema, SELECTION_SEED, device=device)
         return {**evaluator.evaluate(sample=draw, n_fake=config.metric_images), "seed": SELECTION_SEED} if evaluator else None
 
     with watch("training", out / runs.LOG) as on_tick:

@@ -7,7 +7,7 @@ import csv
 import hashlib
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,11 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 import medgan
+from medgan.data.dataset import ZIP_TIME
 from medgan.data.sheet import contact_sheet
 from medgan.networks.bundle import DISCLAIMER
 from medgan.progress import Step, nothing
 from medgan.runs import atomic, write_text
-
-# Zip members carry no time, so that equal images make equal files.
-EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -71,6 +69,19 @@ def sample(
             noise = [torch.Generator().manual_seed(s) for s in some] if noise_mode == "random" else noise_mode
             parts.append(to_uint8(G(z, labels, truncation_psi=psi, noise_mode=noise)).cpu().numpy())
     return np.concatenate(parts)
+
+
+def numbered(G: nn.Module, first_seed: int, *, device: torch.device | str = "cpu") -> Callable[[int, int], np.ndarray]:
+    """The images of a generator by number, as a metric asks for them: `draw(start, count)` gives start ... start + count - 1.
+
+    Image i is the one of seed `first_seed` + i, untruncated (psi 1), as FID is defined.
+    """
+
+    def draw(start: int, count: int) -> np.ndarray:
+        first = first_seed + start
+        return sample(G, range(first, first + count), batch=count, device=device)
+
+    return draw
 
 
 def _classes(seeds: Sequence[int], c_dim: int) -> Tensor | None:
@@ -139,7 +150,7 @@ def write_images(
             for seed, image in zip(some, sample(G, some, psi=psi, batch=batch, device=device), strict=True):
                 name, content = f"seed{seed:010d}.png", png_bytes(image, seed=seed, model_sha256=model)
                 if archive:
-                    archive.writestr(zipfile.ZipInfo(name, EPOCH), content)
+                    archive.writestr(zipfile.ZipInfo(name, ZIP_TIME), content)
                 else:
                     with atomic(out / name) as file:
                         file.write_bytes(content)

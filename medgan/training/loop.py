@@ -122,12 +122,9 @@ def _start_over(out: Path) -> None:
 
 def _trim_records(out: Path, nimg: int) -> None:
     """Drop lines written after the state that is resumed: those ticks are run again."""
-    import json
-
-    for name in (runs.STATS, runs.EVALUATIONS):
-        rows = [row for row in runs.read_json_lines(out / name) if row["kimg"] * 1000 <= nimg]
-        if (out / name).exists():
-            runs.write_text(out / name, "".join(json.dumps(row) + "\n" for row in rows))
+    for path in (out / runs.STATS, out / runs.EVALUATIONS):
+        if path.exists():
+            runs.write_json_lines(path, [row for row in runs.read_json_lines(path) if row["kimg"] * 1000 <= nimg])
 
 
 class _Run:
