@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from medgan.config import setting, to_json
 from medgan.data import RECIPES
 from medgan.data.pseudonyms import pseudonyms_from
-from medgan.data.recipe import OTHER_PRESETS, PLANES, SIZES, WINDOW_PRESETS, Recipe, preset_changes
+from medgan.data.recipe import OTHER_PRESETS, PLANES, SIZES, SPLITS, WINDOW_PRESETS, Recipe, preset_changes
 from medgan.errors import ConfigError, DataError, InputError, MedganError
 from medgan.progress import Step, nothing
 from medgan.runs import check_writable, utc_now
@@ -46,8 +46,17 @@ class PrepareConfig:
     window: tuple[float, ...] = setting((), "window level and width in the scan's unit, instead of the recipe's", nargs=2, metavar="L W")
     window_preset: str = setting("", "a named window instead of the recipe's", choices=("", *WINDOW_PRESETS, *OTHER_PRESETS))
     size: int = setting(0, f"side of the images in pixels: {', '.join(map(str, SIZES))} (0: the recipe's own)")
-    plane: str = setting("", "axial, coronal or sagittal, instead of the recipe's", choices=("", *PLANES))
+    plane: str = setting("", "axial, coronal, sagittal, or as stored, instead of the recipe's", choices=("", *PLANES))
     min_mask_pixels: int = setting(0, "a kept slice has at least so many pixels of the label (0: the recipe's own)")
+    series: str = setting("", "DICOM series whose description or protocol fits this pattern, e.g. '*portal*'", metavar="PATTERN")
+    kernel: str = setting("", "DICOM series whose convolution kernel fits this pattern, e.g. 'B30*'", metavar="PATTERN")
+    thickness: tuple[float, ...] = setting((), "DICOM series whose slice thickness in mm lies between", nargs=2, metavar="MIN MAX")
+    derived: bool = setting(False, "take DICOM series too that are not ORIGINAL and PRIMARY")
+    frames: str = setting("", "volumes of a 4-D file: all, ed-es (by Info.cfg), or a number from 0, instead of the recipe's")
+    only_class: str = setting("", "only images of this class, by name or number", metavar="NAME", flag="class")
+    labels: bool = setting(False, "write the classes into dataset.json, for a conditional network")
+    split: str = setting("", "part of a data set that comes in parts, instead of the recipe's", choices=("", *SPLITS))
+    paper_compatible: bool = setting(False, "do as the recipe's paper did, errors included, to compare with its images")
     held_out: float = setting(0.1, "share of the patients kept from training, for the privacy audit (from 10 patients on)")
     pseudonym_key: str = setting("", "file with a secret that makes scan keys the same in every run", metavar="FILE")
     workers: int = setting(0, "processes that read scans at once (0: by cores and scans)")
@@ -78,7 +87,11 @@ class PrepareConfig:
             changes |= {"intensity": "window", "preset": "", "level": float(self.window[0]), "width": float(self.window[1])}
         if self.mask_label:
             changes["mask_label"] = max(self.mask_label, 0)
-        for name in ("size", "plane", "min_mask_pixels"):
+        if self.thickness:
+            changes["thickness_mm"] = self.thickness
+        if self.derived:
+            changes["original"] = False
+        for name in ("size", "plane", "min_mask_pixels", "series", "kernel", "frames", "only_class", "labels", "split", "paper_compatible"):
             if value := getattr(self, name):
                 changes[name] = value
         return dataclasses.replace(recipe, **changes)
@@ -115,16 +128,16 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
         raise InputError("--masks names nothing that exists")
     info, held_out_zip = out.with_suffix(".info"), out.with_suffix(".held-out.zip")
 
+    from medgan.data.choose import choose
     from medgan.data.results import Results
     from medgan.data.scans import find_scans, walk
 
     files = walk(source, [out, info, held_out_zip])
     check_writable(out.parent, "OUT's folder")
     found = find_scans(files)
-    scans, masks = _sort_volumes(found, config)
-    if not scans:
+    scans, masks = choose(files, found, recipe, config.masks)
+    if not scans and not any(item.level == "scan" for item in found.excluded):
         raise DataError(_no_scans(found), fix=_no_scans_fix(found))
-    scans = _of_modality(scans, recipe, found.excluded)
     matches, warnings = _match(scans, masks, recipe, found.excluded)
 
     with tempfile.TemporaryDirectory(prefix=".medgan-prepare-", dir=out.parent) as folder:
@@ -134,29 +147,6 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
         if not any(piece.outcome.pictures for piece in kept):
             raise _nothing_left(found, matches, recipe)
         return Results(config, recipe, keys, found.excluded, kept, warnings, started).write(out, held_out_zip, info)
-
-
-def _sort_volumes(found: Found, config: PrepareConfig) -> tuple[list[Scan], list[LabelMap]]:
-    """Scans, and label maps: those of --masks, or those that lie among the scans."""
-    from medgan.data.masks import label_map
-    from medgan.data.scans import Excluded, content_identity, find_scans, volume_scan, walk
-
-    scans = list(found.scans)
-    named = find_scans(walk(Path(config.masks))).volumes if config.masks else []
-    named_paths = {volume.path.resolve() for volume in named}
-    masks = [mask for volume in named if (mask := label_map(volume))]
-    for volume in found.volumes:
-        if volume.path.resolve() in named_paths:
-            continue
-        if len(volume.shape) > 3:
-            reason = f"{len(volume.shape)}-D: a recipe for this data set must say which volume is meant"
-            found.excluded.append(Excluded(level="file", identity=content_identity(volume.path), reason=reason))
-        elif mask := label_map(volume):
-            # With --masks given, others among the scans are no scans either.
-            masks += [] if config.masks else [mask]
-        else:
-            scans.append(volume_scan(volume, found.patients))
-    return scans, masks
 
 
 def _no_scans(found: Found) -> str:
@@ -172,30 +162,11 @@ def _no_scans_fix(found: Found) -> str:
     return "give DICOM, NIfTI (.nii, .nii.gz), MetaImage (.mhd, .mha) or NRRD files"
 
 
-def _of_modality(scans: list[Scan], recipe: Recipe, excluded: list[Excluded]) -> list[Scan]:
-    from medgan.data.scans import Excluded
-
-    right = []
-    for scan in scans:
-        if recipe.modality and scan.modality and scan.modality != recipe.modality:
-            modality = scan.modality if scan.modality.isalpha() and len(scan.modality) <= 4 else "unknown"
-            reason = f"modality {modality}, the recipe takes {recipe.modality}"
-            excluded.append(Excluded(level="scan", identity=_identity(scan), reason=reason, count=scan.shape[2]))
-        else:
-            right.append(scan)
-    return right
-
-
-def _identity(scan: Scan) -> str:
-    from medgan.data.scans import content_identity
-
-    return scan.series or content_identity(scan.files[0])
-
-
 def _match(
     scans: list[Scan], masks: list[LabelMap], recipe: Recipe, excluded: list[Excluded]
 ) -> tuple[list[tuple[Scan, Match]], Counter[str]]:
     """Each scan with its label map; scans that need one and have none are excluded."""
+    from medgan.data.choose import identity_of_scan
     from medgan.data.masks import Match, match
     from medgan.data.scans import Excluded
 
@@ -207,7 +178,7 @@ def _match(
         if found.warning:
             warnings[found.warning] += 1
         if found.mask is None:
-            excluded.append(Excluded(level="scan", identity=_identity(scan), reason=found.reason, count=scan.shape[2]))
+            excluded.append(Excluded(level="scan", identity=identity_of_scan(scan), reason=found.reason, count=scan.shape[2]))
         pairs.append((scan, found))
     return pairs, warnings
 
@@ -255,11 +226,12 @@ def _in_processes(jobs: Sequence[Job], count: int) -> Iterator[tuple[int, Outcom
 
 def _ordered(pieces: list[Piece], excluded: list[Excluded]) -> list[Piece]:
     """Scans in the order of the dataset: patient by patient, both by content; those that failed are excluded."""
+    from medgan.data.choose import identity_of_scan
     from medgan.data.scans import Excluded
 
     good = []
     for piece in pieces:
-        identity = piece.series if piece.outcome.content else _identity(piece.scan)
+        identity = piece.series if piece.outcome.content else identity_of_scan(piece.scan)
         excluded += [dataclasses.replace(item, identity=item.identity or identity) for item in piece.outcome.excluded]
         if piece.outcome.fault:
             excluded.append(Excluded(level="scan", identity=identity, reason=piece.outcome.fault, count=piece.scan.shape[2]))

@@ -12,8 +12,13 @@ from typing import Any
 
 from medgan.errors import ConfigError, DataError
 
-PLANES = ("axial", "coronal", "sagittal")
-INTENSITIES = ("window", "percentile", "minmax", "stored")
+PLANES = ("axial", "coronal", "sagittal", "stored")
+INTENSITIES = ("window", "percentile", "minmax", "stored", "display")
+SOURCES = ("series", "volume", "picture", "stack")
+COLOURS = ("refuse", "grey", "keep")
+FITS = ("resize", "pad")
+SPLITS = ("train", "val", "test", "all")
+PAPER_RULES = ("slice-range", "lose-last-slice")
 
 # StyleGAN2 takes powers of two; DCGAN and the MedMNIST sets 28 px; 16 px is for tests.
 SIZES = (16, 28, 32, 64, 128, 256, 512, 1024)
@@ -35,6 +40,8 @@ WINDOW_PRESETS: dict[str, tuple[float, float]] = {
 OTHER_PRESETS: dict[str, dict[str, Any]] = {
     "mr": {"modality": "MR", "intensity": "percentile", "percentiles": (0.5, 99.5)},
     "mr-minmax": {"modality": "MR", "intensity": "minmax"},
+    "xray": {"modality": "", "intensity": "display"},
+    "png": {"modality": "", "intensity": "stored"},
 }
 
 
@@ -47,21 +54,54 @@ class Recipe:
         title: One line for people.
         source: Where the rule stands (paper, section).
         modality: DICOM modality asked for; "" takes any.
-        intensity: `window` (level, width), `percentile` (of the volume's foreground), `minmax` (of the volume), or `stored` (as it is, 0 to 255).
+        sources: What it takes: `series` (DICOM), `volume` (NIfTI, MetaImage, NRRD), `picture` (PNG, JPEG, TIFF), `stack` (.npz, idx).
+        files: Patterns of the names of its volumes and pictures, without regard to case; () takes any.
+        frames: Which volumes of a 4-D file: "" (none: refused), `all`, `ed-es` (named in Info.cfg beside it), or a number from 0.
+        original: Of a DICOM series, whether only original and primary ones are taken (ImageType, PS3.3 C.7.6.1.1.2).
+        series: Pattern for the SeriesDescription or ProtocolName of a DICOM series; "" takes any.
+        kernel: Pattern for its ConvolutionKernel; "" takes any.
+        thickness_mm: Least and greatest SliceThickness; () takes any.
+        patient: Regular expression whose first group is the patient, looked for in the file's name, then in its folders; "" for the usual rule.
+        table: A list of labels beside the pictures: pattern of its name, columns of file name, labels (`a|b`) and patient; () for none.
+        classes: Names of the classes, in the order of their numbers.
+        only_class: The one class that is taken; "" takes all.
+        labels: Whether dataset.json has the classes, for a conditional network.
+        split: Which part of a data set that comes in parts gives the training images.
+        intensity: `window` (level, width), `percentile` (of the volume's foreground), `minmax` (of the volume), `stored` (as it is, 0 to
+            255), or `display` (as the header of an X-ray says).
         preset: Name of the window preset in use; "" for a window given in numbers.
         level: Window centre in the scan's unit (CT: HU).
         width: Window width, same unit, more than 0 for `window`.
         percentiles: Lower and upper percentile for `percentile`.
-        plane: Plane of the images.
+        plane: Plane of the images; `stored` takes them as they lie in the file.
         mask_label: Slices are kept where a label map has this value; 0 keeps every slice.
         min_mask_pixels: How many pixels of the label a kept slice has at least, counted on the scan's own grid.
-        size: Side of the square images in pixels.
+        min_foreground: Share of pixels above black below which an image counts as empty; 0 drops only what is all black.
+        colour: What becomes of a colour picture: `refuse`, `grey` (its luminance), or `keep`.
+        fit: `resize` scales the padded square to `size`; `pad` only pads, and scales what is larger.
+        size: Side of the square images in pixels; 0 takes the images' own, padded to the next size that a network takes.
+        paper_images: How many images the paper has, 0 where it does not say.
+        paper_rules: What `--paper-compatible` does: `slice-range`, `lose-last-slice`.
+        paper_compatible: Whether these rules are in force.
     """
 
     name: str
     title: str
     source: str
     modality: str = ""
+    sources: tuple[str, ...] = ("series", "volume")
+    files: tuple[str, ...] = ()
+    frames: str = ""
+    original: bool = True
+    series: str = ""
+    kernel: str = ""
+    thickness_mm: tuple[float, ...] = ()
+    patient: str = ""
+    table: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    only_class: str = ""
+    labels: bool = False
+    split: str = "train"
     intensity: str = "window"
     preset: str = ""
     level: float = 0.0
@@ -70,23 +110,38 @@ class Recipe:
     plane: str = "axial"
     mask_label: int = 0
     min_mask_pixels: int = 1
+    min_foreground: float = 0.01
+    colour: str = "refuse"
+    fit: str = "resize"
     size: int = 512
+    paper_images: int = 0
+    paper_rules: tuple[str, ...] = ()
+    paper_compatible: bool = False
 
     def __post_init__(self) -> None:
-        if self.intensity not in INTENSITIES:
-            raise ConfigError(f"intensity '{self.intensity}' is unknown", fix=f"one of {', '.join(INTENSITIES)}")
+        for name, allowed in (("intensity", INTENSITIES), ("colour", COLOURS), ("fit", FITS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} '{getattr(self, name)}' is unknown", fix=f"one of {', '.join(allowed)}")
         if self.intensity == "window" and not self.width > 0:
             raise ConfigError(f"--window {self.level:g} {self.width:g}: the width must be more than 0")
         if self.plane not in PLANES:
             raise ConfigError(f"--plane {self.plane} is unknown", fix=f"one of {', '.join(PLANES)}")
-        if self.size not in SIZES:
+        if self.size and self.size not in SIZES:
             raise ConfigError(f"--size {self.size}: no network family takes it", fix=f"one of {', '.join(map(str, SIZES))}")
         if self.mask_label < 0 or self.min_mask_pixels < 1:
             raise ConfigError("--mask-label and --min-mask-pixels cannot be negative in a recipe")
+        if self.frames not in ("", "all", "ed-es") and not self.frames.isdecimal():
+            raise ConfigError(f"--frames {self.frames} is unknown", fix="all, ed-es, or a number counted from 0")
+        if self.split not in SPLITS:
+            raise ConfigError(f"--split {self.split} is unknown", fix=f"one of {', '.join(SPLITS)}")
+        if len(self.thickness_mm) not in (0, 2):
+            raise ConfigError("--thickness takes two numbers", fix="--thickness 0 3")
+        if unknown := {*self.sources} - {*SOURCES} | {*self.paper_rules} - {*PAPER_RULES}:
+            raise ConfigError(f"a recipe knows no {', '.join(sorted(unknown))}")
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON values, in the order of its fields."""
-        return {**dataclasses.asdict(self), "percentiles": list(self.percentiles)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
@@ -95,9 +150,10 @@ class Recipe:
         Raises:
             DataError: A field is unknown or missing: another version wrote it.
         """
+        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         try:
-            return cls(**{**values, "percentiles": tuple(values["percentiles"])})
-        except (KeyError, TypeError) as error:
+            return cls(**fields)
+        except TypeError as error:
             raise DataError("recipe.json was written by another version of medgan", fix="prepare the dataset again") from error
 
 

@@ -109,6 +109,15 @@ class Scan:
         shape: Voxels along the three axes.
         affine: (4, 4) to RAS mm.
         notes: What is odd about it: gaps, tilt.
+        words: SeriesDescription and ProtocolName of a DICOM series; matched, never shown.
+        kernel: Its ConvolutionKernel.
+        thickness_mm: Its SliceThickness, 0 where absent.
+        derived: Whether its ImageType is not original and primary.
+        frame: Which volume of a 4-D file, from 0; -1 for a file that holds one.
+        kind: `series` (DICOM), `volume`, `picture` or `stack` (of pictures, one after another).
+        member: Which array of a stack.
+        label: Its class, or several as `a|b`; "" where nothing says.
+        split: `train` or `held-out` where the data set comes in parts of its own, else "".
     """
 
     files: tuple[Path, ...]
@@ -121,6 +130,15 @@ class Scan:
     shape: tuple[int, int, int]
     affine: np.ndarray
     notes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    kernel: str = ""
+    thickness_mm: float = 0.0
+    derived: bool = False
+    frame: int = -1
+    kind: str = "series"
+    member: str = ""
+    label: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,15 +295,20 @@ def _series_scans(headers: list[tuple[Header, Place]], found: Found) -> None:
                     shape=(first.shape[0], first.shape[1], len(stack)),
                     affine=affine,
                     notes=tuple(notes_on(stack)),
+                    words=first.words,
+                    kernel=first.kernel,
+                    thickness_mm=first.thickness,
+                    derived=first.derived,
                 )
             )
 
 
-def volume_scan(volume: Volume, patients: Mapping[str, str] | None = None) -> Scan:
-    """The scan in a NIfTI or MetaImage file.
+def volume_scan(volume: Volume, patients: Mapping[str, str] | None = None, *, frame: int = -1) -> Scan:
+    """The scan in a NIfTI, MetaImage or NRRD file.
 
     Args:
         volume: The file.
+        frame: Which volume of a 4-D file, from 0.
         patients: `Found.patients`: a volume is of the patient whom the DICOM files beside it name, or one patient would
             count twice and could land on both sides of the split.
     """
@@ -303,4 +326,6 @@ def volume_scan(volume: Volume, patients: Mapping[str, str] | None = None) -> Sc
         shape=(x, y, z),
         affine=volume.affine,
         notes=notes,
+        frame=frame,
+        kind="volume",
     )

@@ -28,7 +28,7 @@ MOST_PIXELS_A_SIDE = 16384
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "FrameOfReferenceUID", "ImageType", "Modality",
     "SeriesNumber", "SeriesDescription", "AcquisitionNumber", "InstanceNumber", "TemporalPositionIdentifier", "TriggerTime", "EchoTime",
-    "BurnedInAnnotation", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns",
+    "BurnedInAnnotation", "ProtocolName", "ConvolutionKernel", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns",
     "NumberOfFrames", "SamplesPerPixel", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
 ]  # fmt: skip
 
@@ -53,6 +53,9 @@ class Header:
         spacing: Distance between columns and between rows in mm.
         thickness: SliceThickness in mm, 0 where absent.
         order: What orders files at one position: time, echo, acquisition, instance.
+        words: SeriesDescription and ProtocolName.
+        kernel: ConvolutionKernel, its values joined by a blank.
+        derived: Whether ImageType says that the image is no original or no primary one.
         fault: Why the file is left out, "" for an image that can be used.
     """
 
@@ -68,6 +71,9 @@ class Header:
     spacing: tuple[float, float] = (1.0, 1.0)
     thickness: float = 0.0
     order: tuple[float, ...] = ()
+    words: tuple[str, ...] = ()
+    kernel: str = ""
+    derived: bool = False
     fault: str = ""
 
     @property
@@ -84,6 +90,11 @@ class Header:
 
 def _text(data: pydicom.Dataset, name: str) -> str:
     return str(data.get(name) or "").strip().strip("\0")
+
+
+def _words(data: pydicom.Dataset, name: str) -> list[str]:
+    value = data.get(name) or []
+    return [str(word).strip() for word in ([value] if isinstance(value, str) else value)]
 
 
 def _number(data: pydicom.Dataset, name: str) -> float:
@@ -183,6 +194,9 @@ def _header(path: Path, data: pydicom.Dataset) -> Header:
         spacing=(spacing[1], spacing[0]),
         thickness=_number(data, "SliceThickness"),
         order=tuple(_number(data, name) for name in ("TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "InstanceNumber")),
+        words=(_text(data, "SeriesDescription"), _text(data, "ProtocolName")),
+        kernel=" ".join(_words(data, "ConvolutionKernel")),
+        derived=bool({"DERIVED", "SECONDARY"} & {word.upper() for word in _words(data, "ImageType")[:2]}),
         fault=_fault(data, modality),
     )
 

@@ -106,7 +106,8 @@ class Loaded:
 def load(scan: Scan) -> Loaded:
     """Read a scan through MONAI's LoadImage, with the one reader that fits it."""
     if not scan.dicom:
-        values, affine = read_volume(Volume(path=scan.files[0], place=scan.place, shape=scan.shape, affine=scan.affine))
+        volume = Volume(path=scan.files[0], place=scan.place, shape=scan.shape, affine=scan.affine)
+        values, affine = read_volume(volume, scan.frame)
         return Loaded(
             values=torch.from_numpy(np.array(values, np.float32)), affine=affine, origins=None, skipped=[], notes=list(scan.notes)
         )

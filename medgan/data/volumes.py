@@ -90,8 +90,16 @@ def read_geometry(path: Path) -> tuple[tuple[int, ...], np.ndarray, bool]:
     return shape, affine, placed
 
 
-def read_volume(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
-    """Values, (X, Y, Z) float32, and affine to RAS mm."""
+def read_volume(volume: Volume, frame: int = -1) -> tuple[np.ndarray, np.ndarray]:
+    """Values, (X, Y, Z) float32, and affine to RAS mm.
+
+    Args:
+        volume: The file.
+        frame: Which volume of a 4-D NIfTI file, from 0; the others are not kept in memory. -1 for a file that holds one.
+    """
+    if frame >= 0 and _is_nifti(volume.path):
+        with quiet():
+            return np.asarray(nibabel.load(volume.path).dataobj[..., frame], np.float32), volume.affine
     reader = NibabelReader() if _is_nifti(volume.path) else SimpleItkReader()
     with quiet():
         image = LoadImage(image_only=True)(volume.path, reader=reader)

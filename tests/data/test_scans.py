@@ -1,3 +1,4 @@
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
@@ -5,7 +6,7 @@ import SimpleITK
 from medgan.data.scans import Place, find_scans, volume_scan, walk
 from medgan.data.volumes import read_volume
 from medgan.errors import InputError
-from tests.phantoms import body, ct_nifti, ct_series, dicom_slice, save
+from tests.phantoms import affine_for, body, ct_nifti, ct_series, dicom_slice, save, write_nifti
 
 
 def test_an_empty_source_is_an_input_error(tmp_path):
@@ -90,3 +91,14 @@ def test_meta_image_equals_nifti(tmp_path, suffix):
     np.testing.assert_array_equal(ours, nifti)
     np.testing.assert_allclose(affine, nifti_affine, atol=1e-5)
     np.testing.assert_allclose(found[suffix].affine, nifti_affine, atol=1e-5)
+
+
+def test_one_volume_of_a_4d_file_is_read(tmp_path):
+    values = np.arange(4 * 5 * 6 * 3).reshape(4, 5, 6, 3)
+    path = write_nifti(tmp_path / "a_4d.nii.gz", values, affine_for("LAS", (4, 5, 6)))
+    found = find_scans(walk(tmp_path))
+    assert found.volumes[0].shape == (4, 5, 6, 3)
+    for frame in range(3):
+        read, affine = read_volume(found.volumes[0], frame)
+        np.testing.assert_array_equal(read, values[..., frame])
+        np.testing.assert_allclose(affine, nibabel.load(path).affine)
