@@ -59,7 +59,7 @@ LABEL org.nrg.commands="[\
   \"name\": \"medgan-train\",\
   \"label\": \"medgan: train a generator of synthetic images\",\
   \"description\": \"Trains StyleGAN2-ADA on the scans stored here and returns synthetic images, metrics, the model and a report. The form can be left as it is. For one Docker server with the NVIDIA runtime.\",\
-  \"version\": \"0.1.0+4fe1683c\",\
+  \"version\": \"0.1.0+c3a96c93\",\
   \"schema-version\": \"1.0\",\
   \"info-url\": \"https://arxiv.org/abs/2210.03786\",\
   \"image\": \"medgan:0.1.0\",\
@@ -147,6 +147,7 @@ LABEL org.nrg.commands="[\
      \"paper256\",\
      \"paper512\",\
      \"paper1024\",\
+     \"cifar\",\
      \"auto\",\
      \"standard\",\
      \"quick\",\
@@ -196,7 +197,8 @@ LABEL org.nrg.commands="[\
     \"select-values\": [\
      \"preset\",\
      \"none\",\
-     \"ada\"\
+     \"ada\",\
+     \"diffaugment\"\
     ]\
    },\
    {\

@@ -55,7 +55,7 @@ class JobConfig:
     batch_gpu: int = setting(0, "images per GPU at a time (0: all of the batch)", label="Batch per GPU")
     gamma: float = setting(0.0, "weight of the R1 penalty (0: the preset's own)", label="R1 gamma")
     mirror: str = setting(PRESET, "left-right flips", choices=(PRESET, "yes", "no"), label="Mirror (x-flip)")
-    augment: str = setting(PRESET, "augmentation", choices=(PRESET, "none", "ada"), label="Augmentation")
+    augment: str = setting(PRESET, "augmentation", choices=(PRESET, "none", "ada", "diffaugment"), label="Augmentation")
     metric_images: int = setting(0, "generated images per FID (0: the preset's own)", label="Images per FID")
     images: int = setting(1000, "synthetic images to give back", label="Synthetic images")
     psi: float = setting(1.0, "truncation of the synthetic images: 1 keeps the variety", label="Truncation psi")

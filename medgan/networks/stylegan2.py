@@ -517,7 +517,8 @@ class Discriminator(nn.Module):
         mbstd_num_channels: Its channels, 0 for none.
         mapping_layers: Depth of the label mapping.
         conv_clamp: As in Generator.
-        freeze_layers: Number of layers, counted from the image, that are not trained (Freeze-D).
+        freeze_layers: Number of layers, counted from the image, that are not trained (Freeze-D); `num_layers` can be, the last block
+            never is.
     """
 
     def __init__(
@@ -551,6 +552,7 @@ class Discriminator(nn.Module):
             )
             setattr(self, f"b{r}", block)
             made += block.num_layers
+        self.num_layers = made
         last = channels_at(4, channel_base, channel_max)
         cmap_dim = last if c_dim else 0
         if c_dim:

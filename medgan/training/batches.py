@@ -18,13 +18,16 @@ class Batches:
         mirror: Double the set by left-right flips, as items of their own.
         seed: Of the order.
         device: Where batches go.
+        labels: Use the set's labels, where it has some.
     """
 
-    def __init__(self, dataset: Dataset, *, mirror: bool, seed: int, device: torch.device, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self, dataset: Dataset, *, mirror: bool, seed: int, device: torch.device, labels: bool = True, rank: int = 0, ranks: int = 1
+    ) -> None:
         self.dataset, self.device = dataset, device
         self.size = len(dataset)
         self.sampler = Sampler(self.size * (2 if mirror else 1), rank=rank, ranks=ranks, seed=seed)
-        self.labels = one_hot(dataset)
+        self.labels = one_hot(dataset) if labels else None
         self.c_dim = 0 if self.labels is None else self.labels.shape[1]
 
     def next(self, n: int) -> tuple[Tensor, Tensor | None]:

@@ -27,7 +27,11 @@ PIPES: dict[str, tuple[str, ...]] = {
     "bgcf": BLIT + GEOM + COLOR + ("imgfilter",),
     "bgcfn": BLIT + GEOM + COLOR + ("imgfilter", "noise"),
     "bgcfnc": BLIT + GEOM + COLOR + ("imgfilter", "noise", "cutout"),
+    # bgc for scans: no body lies on its head or side, and a hue means nothing (docs/decisions/0011-training-settings.md).
+    "anatomy": tuple(name for name in BLIT + GEOM + COLOR if name not in ("rotate90", "hue")),
 }
+# Parts of DiffAugment (arXiv 2006.10738, section 4).
+DIFFAUGMENT = ("color", "translation", "cutout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +44,14 @@ class TrainConfig:
     batch_gpu: int = setting(0, "images per GPU at a time; 0 is batch / GPUs; less accumulates gradients")
     gamma: float = setting(0.0, "weight of the R1 penalty; 0 derives 0.0002 x size^2 / batch, as the official auto preset")
     mirror: bool = setting(False, "double the set by left-right flips (x-flip)")
-    augment: str = setting("ada", "augmentation of what the discriminator sees", choices=("none", "ada", "fixed"))
+    augment: str = setting("ada", "augmentation of what the discriminator sees", choices=("none", "ada", "fixed", "diffaugment"))
     augment_p: float = setting(0.0, "start value of ADA's p, or the fixed p")
-    augment_pipe: str = setting("bgc", "transformations", choices=tuple(PIPES))
+    augment_pipe: str = setting(
+        "bgc", "transformations of ada and fixed; anatomy is bgc without quarter turns and hue", choices=tuple(PIPES)
+    )
+    diffaugment_policy: tuple[str, ...] = setting(DIFFAUGMENT, "parts of diffaugment: color, translation, cutout", metavar="A,B")
     ada_target: float = setting(0.6, "mean sign of D on real images that ADA aims at")
+    ada_interval: int = setting(4, "steps between adjustments of ADA's p")
     ada_kimg: float = setting(500.0, "thousands of images in which ADA's p can move by one")
     ada_max: float = setting(0.8, "upper bound of ADA's p; 0 for none, as the official code")
     channel_base: int = setting(32768, "channels at resolution r are channel-base / r, at most channel-max")
@@ -51,6 +59,9 @@ class TrainConfig:
     map_layers: int = setting(8, "depth of the mapping network")
     latent: int = setting(512, "size of z and w")
     mbstd_group: int = setting(4, "group of the minibatch standard deviation")
+    d_architecture: str = setting("resnet", "architecture of the discriminator", choices=("resnet", "skip", "orig"))
+    freeze_d: int = setting(0, "first layers of the discriminator that are not trained (Freeze-D), for a transfer; 0 trains all")
+    labels: bool = setting(True, "train on the classes of dataset.json where it has them (conditional networks)")
     lr_g: float = setting(0.002, "learning rate of the generator")
     lr_d: float = setting(0.002, "learning rate of the discriminator")
     beta1: float = setting(0.0, "first beta of Adam")
@@ -65,6 +76,9 @@ class TrainConfig:
     precision: str = setting("fp32", "arithmetic on a GPU", choices=("fp32", "tf32"))
     tick_kimg: float = setting(4.0, "thousands of images between lines of statistics")
     snapshot_ticks: int = setting(50, "ticks between snapshots (state, samples, metrics)")
+    keep_snapshots: int = setting(0, "keep the generator of every so many snapshots, beside the best and the last; 0 keeps none")
+    keep_most: int = setting(10, "most generators kept so; the oldest goes first")
+    max_nonfinite: int = setting(100, "values of losses and gradients that may be not finite before the run stops itself (exit code 76)")
     metrics: tuple[str, ...] = setting(
         ("fid",), "what is measured at snapshots, the first one chooses the best; empty for none", metavar="A,B"
     )
@@ -85,6 +99,8 @@ class TrainConfig:
             ("mbstd_group", 1),
             ("metric_images", 2),
             ("ada_kimg", 1e-6),
+            ("ada_interval", 1),
+            ("keep_most", 1),
         ):
             _at_least(name, getattr(self, name), least)
         for name in (
@@ -98,6 +114,9 @@ class TrainConfig:
             "g_reg_interval",
             "d_reg_interval",
             "seed",
+            "freeze_d",
+            "keep_snapshots",
+            "max_nonfinite",
         ):
             _at_least(name, getattr(self, name), 0)
         for name in ("beta1", "beta2", "style_mixing", "w_avg_beta"):
@@ -106,8 +125,7 @@ class TrainConfig:
         if self.batch_gpu and self.batch % self.batch_gpu:
             nearest = max(self.batch // self.batch_gpu, 1) * self.batch_gpu
             raise ConfigError(f"--batch {self.batch} is not divisible by --batch-gpu {self.batch_gpu}", fix=f"--batch {nearest}")
-        if self.augment == "fixed" and not self.augment_p:
-            raise ConfigError("--augment fixed with --augment-p 0 augments nothing", fix="--augment-p 0.2, or --augment none")
+        self._check_augmentation()
         group = min(self.mbstd_group, self.round_size)
         if self.round_size % group:
             raise ConfigError(
@@ -117,6 +135,24 @@ class TrainConfig:
         if self.g_reg_interval and self.pl_weight and self.round_size < 2:
             raise ConfigError("the path length penalty needs --batch-gpu 2 or more", fix="--batch-gpu 2, or --pl-weight 0")
         seconds(self.time_budget)
+
+    def _check_augmentation(self) -> None:
+        if self.augment == "fixed" and not self.augment_p:
+            raise ConfigError("--augment fixed with --augment-p 0 augments nothing", fix="--augment-p 0.2, or --augment none")
+        if self.augment in ("none", "diffaugment") and self.augment_p:
+            raise ConfigError(f"--augment {self.augment} has no p", fix="--augment-p 0, or --augment ada")
+        if self.augment == "ada" and self.ada_max and self.augment_p > self.ada_max:
+            raise ConfigError(
+                f"--augment-p {self.augment_p:g} is above its bound {self.ada_max:g}", fix="a larger --ada-max, or 0 for none"
+            )
+        unknown = [part for part in self.diffaugment_policy if part not in DIFFAUGMENT]
+        if unknown or len(set(self.diffaugment_policy)) < len(self.diffaugment_policy):
+            raise ConfigError(
+                f"--diffaugment-policy {','.join(self.diffaugment_policy)} is no list of different parts",
+                fix=f"some of {','.join(DIFFAUGMENT)}",
+            )
+        if self.augment == "diffaugment" and not self.diffaugment_policy:
+            raise ConfigError("--augment diffaugment with an empty --diffaugment-policy augments nothing", fix="--augment none")
 
     @property
     def round_size(self) -> int:
@@ -182,12 +218,20 @@ def _auto(size: int, gpus: int) -> TrainConfig:
 # Official tables of stylegan2-ada-pytorch (STYLEGAN2-ADA.md 6.5): no EMA ramp-up, w_avg 0.995, betas (0, 0.99).
 _PAPER = TrainConfig(ema_rampup=0.0, w_avg_beta=0.995)
 PRESETS: dict[str, Callable[[int, int], TrainConfig]] = {
-    # arXiv 2210.03786; gamma is assumed (not stated there; the same group's later study uses it). Alone without a bound of ADA's p, as the official code.
-    "paper-2210.03786": lambda size, gpus: TrainConfig(batch=32, gamma=8.2, beta1=0.9, mirror=True, ada_max=0.0, metrics=("fid50k_full",)),
+    # arXiv 2210.03786, every setting said, so that no default can change it. gamma is assumed (not stated there; the same group's later study
+    # uses it). Alone without a bound of ADA's p, as the official code, and without labels, as its default.
+    "paper-2210.03786": lambda size, gpus: TrainConfig(
+        kimg=25000, tick_kimg=4, snapshot_ticks=50, batch=32, gamma=8.2, lr_g=0.002, lr_d=0.002, beta1=0.9, beta2=0.99, precision="fp32",
+        mirror=True, labels=False, augment="ada", augment_pipe="bgc", augment_p=0.0, ada_target=0.6, ada_interval=4, ada_kimg=500, ada_max=0.0,
+        channel_base=32768, channel_max=512, map_layers=8, latent=512, mbstd_group=4, d_architecture="resnet", ema_kimg=10, ema_rampup=0.05,
+        w_avg_beta=0.998, style_mixing=0.9, pl_weight=2.0, g_reg_interval=4, d_reg_interval=16, metrics=("fid50k_full",), metric_images=50000,
+    ),
     "stylegan2": _stylegan2,
     "paper256":  lambda size, gpus: replace(_PAPER, batch=64, mbstd_group=8, channel_base=16384, lr_g=0.0025, lr_d=0.0025, gamma=1.0, ema_kimg=20.0),
     "paper512":  lambda size, gpus: replace(_PAPER, batch=64, mbstd_group=8, channel_base=32768, lr_g=0.0025, lr_d=0.0025, gamma=0.5, ema_kimg=20.0),
     "paper1024": lambda size, gpus: replace(_PAPER, batch=32, mbstd_group=4, channel_base=32768, lr_g=0.0020, lr_d=0.0020, gamma=2.0, ema_kimg=10.0),
+    # 32 px, on 2 GPUs there: no path lengths, no style mixing, a discriminator without residuals.
+    "cifar":     lambda size, gpus: TrainConfig(kimg=100000, batch=64, mbstd_group=32, lr_g=0.0025, lr_d=0.0025, gamma=0.01, ema_kimg=500.0, w_avg_beta=0.995, map_layers=2, pl_weight=0.0, style_mixing=0.0, d_architecture="orig"),
     "auto": _auto,
     # The official auto, as long as one GPU makes in some hours: what an untouched form of a platform runs.
     "standard": lambda size, gpus: replace(_auto(size, gpus), kimg=1000),

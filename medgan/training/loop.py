@@ -23,13 +23,11 @@ from medgan.training import state as states
 from medgan.training.augment import Augment, Controller
 from medgan.training.batches import Batches
 from medgan.training.config import PIPES, TrainConfig, seconds
+from medgan.training.diffaugment import DiffAugment
 from medgan.training.state import State
 from medgan.training.statistics import Collector
 from medgan.training.step import Step
 
-ADA_INTERVAL = 4
-# Entries of gradients that may be non-finite before the run stops itself; a healthy fp32 run has none.
-NONFINITE_LIMIT = 100
 SHEET_IMAGES = 64
 
 Snapshot = Callable[[nn.Module], Mapping[str, Any] | None]
@@ -80,7 +78,7 @@ def train(
     """
     device = device or torch.device("cpu")
     runs.check_writable(out, "--out")
-    batches = Batches(data, mirror=config.mirror, seed=config.seed, device=device)
+    batches = Batches(data, mirror=config.mirror, seed=config.seed, device=device, labels=config.labels)
     state = states.build(config, size=data.resolution, channels=data.channels, c_dim=batches.c_dim, device=device)
     saved = _saved_state(out, resume)
     if saved:
@@ -143,7 +141,9 @@ class _Run:
         self.config, self.data, self.out, self.state, self.batches = config, data, out, state, batches
         self.on_snapshot, self.on_tick = on_snapshot, on_tick
         self.collect = Collector()
-        augment = Augment(PIPES[config.augment_pipe] if config.augment != "none" else ())
+        augment: Augment | DiffAugment = Augment(PIPES[config.augment_pipe] if config.augment in ("ada", "fixed") else ())
+        if config.augment == "diffaugment":
+            augment = DiffAugment(config.diffaugment_policy)
         self.step = Step(state, config, augment, gamma=config.r1_gamma(data.resolution), collect=self.collect, labels=batches.random_labels)
         self.controller = Controller(target=config.ada_target, kimg=config.ada_kimg, upper=config.ada_max)
         self.total = round(config.kimg * 1000)
@@ -167,7 +167,7 @@ class _Run:
             states.update_average(state, config, images=config.batch)
             state.nimg += config.batch
             state.step += 1
-            if config.augment == "ada" and state.step % ADA_INTERVAL == 0:
+            if config.augment == "ada" and state.step % config.ada_interval == 0:
                 self.adjust_augmentation()
             done = state.nimg >= self.total
             # The first tick comes after the first step, as in the official schedule: a snapshot at the very start.
@@ -186,7 +186,7 @@ class _Run:
         """Move p by what the discriminator said of real images since the last time."""
         total, count = self.state.signs.tolist()
         if count:
-            self.state.p = self.controller.adjusted(self.state.p, total / count, self.config.batch * ADA_INTERVAL)
+            self.state.p = self.controller.adjusted(self.state.p, total / count, self.config.batch * self.config.ada_interval)
         self.state.signs = torch.zeros_like(self.state.signs)
 
     def tick(self, *, snapshot: bool) -> None:
@@ -198,7 +198,8 @@ class _Run:
         per_kimg = (now - before) / max((state.nimg - nimg_before) / 1000, 1e-9)
         nonfinite = int(state.nonfinite)
         state.seconds = self.earlier + now - self.started
-        self.collect.add("Progress/augment", torch.tensor(state.p))
+        if self.config.augment != "diffaugment":
+            self.collect.add("Progress/augment", torch.tensor(state.p))
         row = {
             "tick": state.tick,
             "kimg": kimg,
@@ -209,7 +210,7 @@ class _Run:
             **self.collect.summary(),
         }
         runs.append_json(self.out / runs.STATS, row)
-        if nonfinite > NONFINITE_LIMIT:
+        if nonfinite > self.config.max_nonfinite:
             raise DivergedError(
                 f"{nonfinite} gradient entries were not finite by kimg {kimg:g}",
                 fix="a smaller --lr-g and --lr-d, a larger --gamma, or --precision fp32; the last state is kept",
@@ -287,8 +288,9 @@ class _Run:
             "eta": duration(remaining),
             "sec_per_kimg": f"{per_kimg:.1f}",
             "gpu_gib": f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if state.pl_mean.is_cuda else "0",
-            "ada_p": f"{state.p:.3f}",
         }
+        # DiffAugment has no p.
+        fields |= {"augment": "diffaugment"} if self.config.augment == "diffaugment" else {"ada_p": f"{state.p:.3f}"}
         fields |= self.latest
         if best.get("metric"):
             fields["best"] = f"{best['value']:.4g}@{best['kimg']:g}"

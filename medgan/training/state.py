@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from medgan.config import to_json
-from medgan.errors import DataError, ResumeError
+from medgan.errors import ConfigError, DataError, ResumeError
 from medgan.networks import NETWORKS
 from medgan.runs import save_tensors
 from medgan.training.config import TrainConfig
 
 # What may differ between a run and its continuation: length, stops, and what is looked at on the way.
-FREE = ("kimg", "time_budget", "metrics", "metric_images", "tick_kimg", "snapshot_ticks")
+FREE = ("kimg", "time_budget", "metrics", "metric_images", "tick_kimg", "snapshot_ticks", "keep_snapshots", "keep_most", "max_nonfinite")
 FORMAT = 1
 
 
@@ -91,7 +91,13 @@ def network_arguments(config: TrainConfig, *, size: int, channels: int, c_dim: i
         "mapping_layers": config.map_layers,
         "w_avg_beta": config.w_avg_beta,
     }
-    return generator, {**shared, "mbstd_group_size": config.mbstd_group}
+    discriminator = {
+        **shared,
+        "mbstd_group_size": config.mbstd_group,
+        "architecture": config.d_architecture,
+        "freeze_layers": config.freeze_d,
+    }
+    return generator, discriminator
 
 
 def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: torch.device) -> State:
@@ -99,6 +105,7 @@ def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: 
 
     Raises:
         DataError: The family does not accept images of this size.
+        ConfigError: More layers are to be frozen than there are.
     """
     family = NETWORKS.get(config.family)
     if size not in family.sizes:
@@ -110,6 +117,11 @@ def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: 
     G_arguments, D_arguments = network_arguments(config, size=size, channels=channels, c_dim=c_dim)
     G = family.generator(**G_arguments).train().to(device)
     D = family.discriminator(**D_arguments).train().to(device)
+    if config.freeze_d > D.num_layers:
+        raise ConfigError(
+            f"--freeze-d {config.freeze_d} is more than the {D.num_layers} layers that the discriminator of {size} px has before its last block",
+            fix=f"--freeze-d {D.num_layers} or less",
+        )
     return State(
         G=G,
         D=D,
@@ -119,7 +131,7 @@ def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: 
         pl_mean=torch.zeros([], device=device),
         signs=torch.zeros(2, dtype=torch.float64, device=device),
         nonfinite=torch.zeros([], dtype=torch.int64, device=device),
-        p=config.augment_p if config.augment != "none" else 0.0,
+        p=config.augment_p,
     )
 
 
@@ -160,7 +172,9 @@ def load(state: State, path: Path, *, config: TrainConfig, dataset_identity: str
             fix="use the medgan version that wrote it, or --resume new",
         )
     now = to_json(config)
-    differing = [f"{name} {saved.get(name)} -> {now[name]}" for name in now if name not in FREE and saved.get(name) != now[name]]
+    # A setting that is younger than the state stood at its default then.
+    saved = to_json(TrainConfig()) | saved
+    differing = [f"{name} {saved[name]} -> {now[name]}" for name in now if name not in FREE and saved[name] != now[name]]
     if other != dataset_identity:
         differing.append(f"dataset {other[:12]} -> {dataset_identity[:12]}")
     if differing:

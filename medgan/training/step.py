@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from medgan.training import losses
 from medgan.training.augment import Augment
 from medgan.training.config import TrainConfig
+from medgan.training.diffaugment import DiffAugment
 from medgan.training.state import State
 from medgan.training.statistics import Collector
 
@@ -26,7 +27,7 @@ class Step:
     Args:
         state: What is trained.
         config: Its settings.
-        augment: Applied to every image before D; its p is the state's.
+        augment: Applied to every image before D; its p, if it has one, is the state's.
         gamma: Weight of R1.
         collect: Takes the reported quantities, under the official names.
         labels: Gives labels (n, c_dim) of random images, or None.
@@ -36,7 +37,7 @@ class Step:
         self,
         state: State,
         config: TrainConfig,
-        augment: Augment,
+        augment: Augment | DiffAugment,
         *,
         gamma: float,
         collect: Collector,

@@ -84,6 +84,21 @@ def test_generate_and_report(trained, tmp_path):
     assert "<html" in (root / "run" / runs.REPORT).read_text()
 
 
+def test_classes_of_dataset_json_go_into_the_networks_and_out_as_images(tmp_path):
+    """Sixteen pictures of two classes; without --no-labels the networks are conditional, with it they are not."""
+    discs(tmp_path / "data", n=16)
+    pairs = [[f"img{i:08d}.png", i % 2] for i in range(16)]
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    for run, flags, classes in (("with", (), 2), ("without", ("--no-labels",), 0)):
+        done = medgan("train", "--data", tmp_path / "data", "--out", tmp_path / run, "--kimg", 0.008, "--metrics", "", *TINY, *flags)
+        assert done.returncode == 0, done.stderr
+        about = json.loads((tmp_path / run / runs.BUNDLE / "configs" / "metadata.json").read_text())["medgan"]
+        assert about["arguments"]["c_dim"] == classes
+    done = medgan("generate", "--bundle", tmp_path / "with" / "bundle", "--out", tmp_path / "images", "--seeds", "0-5", "--format", "png")
+    assert done.returncode == 0, done.stderr
+    assert len({path.read_bytes() for path in (tmp_path / "images").glob("seed*.png")}) == 6
+
+
 @pytest.mark.parametrize("trap", ["mixed sizes", "palette", "16 bit", "empty"])
 def test_unfit_pictures_are_listed(trap, tmp_path):
     discs(tmp_path / "data", n=4)
@@ -127,6 +142,7 @@ def test_a_ready_dataset_is_taken_as_it_is(tmp_path):
 def test_a_job_overrides_its_preset_only_where_told():
     config = JobConfig(preset="demo", kimg=0, mirror="no", augment="none", batch=8, seed=3).training(64)
     assert (config.kimg, config.batch, config.mirror, config.augment, config.seed) == (6, 8, False, "none", 3)
+    assert JobConfig(preset="demo", augment="diffaugment").training(64).augment == "diffaugment"
     assert JobConfig(preset="demo", kimg=0).training(64).mirror is True
     assert JobConfig().training(256).kimg == 1000
     assert JobConfig(preset="paper-2210.03786").training(512).kimg == 25000
