@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Mapping
 from typing import Any
+
+from medgan.config import flag_name
 
 # Stored only as whether they were given, because a path may name a patient; the words are those of `--help`.
 PATHS = {"masks": "PATH", "pseudonym_key": "FILE"}
@@ -25,10 +28,11 @@ def command_line(start: str, settings: Mapping[str, Any], names: tuple[str, ...]
         defaults: The stage's settings class with nothing set. A setting that equals its default is left out; without it all are shown.
     """
     words = [start]
+    flags = {} if defaults is None else {field.name: flag_name(field) for field in dataclasses.fields(defaults)}  # type: ignore[arg-type]
     for name in names:
         value = settings.get(name)
         value = tuple(value) if isinstance(value, list) else value
-        flag = "--" + name.replace("_", "-")
+        flag = flags.get(name, "--" + name.replace("_", "-"))
         if name in PATHS:
             words += [f"{flag} {PATHS[name]}"] if value else []
         elif defaults is not None and value == getattr(defaults, name):

@@ -23,5 +23,10 @@ def test_files_that_were_given_are_asked_for_without_their_names():
     names = ("masks", "pseudonym_key")
     assert command_line("medgan x", given, names, PrepareConfig()) == "medgan x --masks PATH --pseudonym-key FILE"
     assert command_line("medgan x", PrepareConfig().shown(), names, PrepareConfig()) == "medgan x"
-    shown = PrepareConfig().shown()
-    assert {name for name in shown if isinstance(shown[name], bool)} == set(PATHS)
+    shown, defaults = PrepareConfig().shown(), PrepareConfig()
+    assert {name for name in shown if isinstance(shown[name], bool) and not isinstance(getattr(defaults, name), bool)} == set(PATHS)
+
+
+def test_an_option_goes_by_the_name_of_its_flag():
+    settings = PrepareConfig(only_class="normal", derived=True).shown()
+    assert command_line("medgan x", settings, ("only_class", "derived"), PrepareConfig()) == "medgan x --class normal --derived"
