@@ -82,9 +82,11 @@ def save_tensors(path: Path, value: Any) -> None:
 
     with atomic(path) as temporary:
         try:
-            torch.save(value, temporary)
-        except RuntimeError as error:
-            # torch says a full disk as a RuntimeError of its own.
+            # By its path, torch would write the temporary name into the file: equal weights must be equal bytes.
+            with temporary.open("wb") as file:
+                torch.save(value, file)
+        except (RuntimeError, OSError) as error:
+            # torch says a full disk as a RuntimeError of its own as well.
             raise DiskError("weights could not be written whole; the last ones are intact", fix="free space, then rerun") from error
 
 

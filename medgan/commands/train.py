@@ -123,10 +123,13 @@ def run_training(
     from medgan import machine, runs
     from medgan.progress import bar, watch
     from medgan.sampling.generate import numbered
+    from medgan.training.disk import check_room, need_of
     from medgan.training.loop import train
 
     started = runs.utc_now()
     runs.check_writable(out, "--out")
+    # Before the features of the real images, which may take minutes: the networks fit the images, and the disk the run.
+    check_room(need_of(config, data), out)
     machine.keep_freed_memory()
     machine.set_precision(config.precision)
     device = machine.device()

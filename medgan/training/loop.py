@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,16 +20,16 @@ from medgan.data.sheet import contact_sheet
 from medgan.errors import ConfigError, DivergedError, Preempted
 from medgan.networks.bundle import write_bundle
 from medgan.progress import duration
+from medgan.training import disk
 from medgan.training import state as states
 from medgan.training.augment import Augment, Controller
 from medgan.training.batches import Batches
 from medgan.training.config import PIPES, TrainConfig, seconds
 from medgan.training.diffaugment import DiffAugment
+from medgan.training.disk import SHEET_IMAGES
 from medgan.training.state import State
 from medgan.training.statistics import Collector
 from medgan.training.step import Step
-
-SHEET_IMAGES = 64
 
 Snapshot = Callable[[nn.Module], Mapping[str, Any] | None]
 """`on_snapshot(G_ema)` measures a snapshot: the object of one line of metrics.jsonl, or None."""
@@ -72,12 +73,14 @@ def train(
         How the run ended.
 
     Raises:
+        DiskError: The disk has less room than the run will need.
         ResumeError: The state belongs to another dataset, seed or configuration.
         DivergedError: Gradients are no longer finite.
         Preempted: `stop` said so.
     """
     device = device or torch.device("cpu")
     runs.check_writable(out, "--out")
+    disk.check_room(disk.need_of(config, data), out)
     batches = Batches(data, mirror=config.mirror, seed=config.seed, device=device, labels=config.labels)
     state = states.build(config, size=data.resolution, channels=data.channels, c_dim=batches.c_dim, device=device)
     saved = _saved_state(out, resume)
@@ -108,8 +111,6 @@ def _saved_state(out: Path, resume: str) -> Path | None:
 
 def _start_over(out: Path) -> None:
     """Remove what an earlier run left, so that its numbers do not mix with the new ones; a folder that is no run keeps all it has."""
-    import shutil
-
     if not (out / runs.CONFIG).exists():
         return
     for name in (runs.STATS, runs.EVALUATIONS, runs.STATUS, runs.METRICS, runs.REPORT):
@@ -229,7 +230,7 @@ class _Run:
         with torch.inference_mode():
             images = [state.G_ema(z.to(state.pl_mean.device), self.grid_labels(len(z)), noise_mode="const") for z in self.grid.split(16)]
         pixels = ((torch.cat(images) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-        with runs.atomic(self.out / runs.SNAPSHOTS / f"fakes{state.nimg // 1000:06d}.{state.nimg % 1000:03d}.png") as temporary:
+        with runs.atomic(self.out / runs.SNAPSHOTS / f"fakes{self.stamp()}.png") as temporary:
             contact_sheet(pixels, columns=8).save(temporary, "PNG")
         measured = self.on_snapshot(state.G_ema) if self.on_snapshot else None
         name, value = "", None
@@ -242,8 +243,25 @@ class _Run:
         beaten = value is None or state.best.get("value") is None or state.best.get("first") or value < state.best["value"]
         if beaten or not (self.out / runs.BUNDLE).exists():
             state.best = {"kimg": kimg, "metric": name, "value": value} | ({"first": True} if state.step == 1 else {})
-            self.write_bundle(kimg)
+            self.write_bundle(self.out / runs.BUNDLE, f"{name} {value:.4g}" if name else "the last snapshot")
+        self.keep_snapshot()
         self.save()
+
+    def keep_snapshot(self) -> None:
+        """Every k-th regular snapshot's generator, at most so many: the oldest goes when the newest is complete."""
+        config, state = self.config, self.state
+        index, rest = divmod(state.tick - 1, config.snapshot_ticks)
+        # The snapshot of the first step is of random weights; those at the end or at a stop are in the state.
+        if not config.keep_snapshots or rest or index == 0 or index % config.keep_snapshots:
+            return
+        folder = self.out / runs.SNAPSHOTS
+        self.write_bundle(folder / f"network{self.stamp()}", f"kept as every {config.keep_snapshots}. snapshot")
+        for old in sorted(folder.glob("network*"))[: -config.keep_most]:
+            shutil.rmtree(old)
+
+    def stamp(self) -> str:
+        """Images shown so far, as file names say it: thousands in six digits, a point, and the rest."""
+        return f"{self.state.nimg // 1000:06d}.{self.state.nimg % 1000:03d}"
 
     def grid_labels(self, n: int) -> Tensor | None:
         """Labels of the sample sheet: the set's first images', in turn."""
@@ -251,8 +269,8 @@ class _Run:
             return None
         return self.batches.labels[torch.arange(n) % len(self.batches.labels)].to(self.state.pl_mean.device)
 
-    def write_bundle(self, kimg: float) -> None:
-        """The running average as the run's bundle."""
+    def write_bundle(self, folder: Path, chosen: str) -> None:
+        """The running average as a bundle; `chosen` says why this one."""
         state, data = self.state, self.data
         arguments, _ = states.network_arguments(
             self.config,
@@ -260,16 +278,15 @@ class _Run:
             channels=data.channels,
             c_dim=self.batches.c_dim,
         )
-        chosen = f"{state.best['metric']} {state.best['value']:.4g}" if state.best["metric"] else "the last snapshot"
         details = {
             "recipe": data.recipe,
             "dataset": data.identity,
             "images": len(data),
-            "kimg": kimg,
+            "kimg": state.nimg / 1000,
             "chosen_by": chosen,
             "seed": self.config.seed,
         }
-        write_bundle(self.out / runs.BUNDLE, state.G_ema, family=self.config.family, arguments=arguments, details=details)
+        write_bundle(folder, state.G_ema, family=self.config.family, arguments=arguments, details=details)
 
     def save(self) -> None:
         """The complete state, atomically."""

@@ -100,8 +100,8 @@ def network_arguments(config: TrainConfig, *, size: int, channels: int, c_dim: i
     return generator, discriminator
 
 
-def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: torch.device) -> State:
-    """A new run: weights drawn from the seed on the CPU, so that every device starts alike.
+def networks(config: TrainConfig, *, size: int, channels: int, c_dim: int) -> tuple[nn.Module, nn.Module]:
+    """Generator and discriminator of a run, new, in train mode.
 
     Raises:
         DataError: The family does not accept images of this size.
@@ -113,15 +113,25 @@ def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: 
             f"the family {config.family} has no networks for {size} px",
             fix=f"prepare with --size {max((s for s in family.sizes if s <= size), default=family.sizes[0])}",
         )
-    torch.manual_seed(config.seed)
     G_arguments, D_arguments = network_arguments(config, size=size, channels=channels, c_dim=c_dim)
-    G = family.generator(**G_arguments).train().to(device)
-    D = family.discriminator(**D_arguments).train().to(device)
+    G = family.generator(**G_arguments).train()
+    D = family.discriminator(**D_arguments).train()
     if config.freeze_d > D.num_layers:
         raise ConfigError(
             f"--freeze-d {config.freeze_d} is more than the {D.num_layers} layers that the discriminator of {size} px has before its last block",
             fix=f"--freeze-d {D.num_layers} or less",
         )
+    return G, D
+
+
+def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: torch.device) -> State:
+    """A new run: weights drawn from the seed on the CPU, so that every device starts alike.
+
+    Raises:
+        DataError, ConfigError: See `networks`.
+    """
+    torch.manual_seed(config.seed)
+    G, D = (network.to(device) for network in networks(config, size=size, channels=channels, c_dim=c_dim))
     return State(
         G=G,
         D=D,
