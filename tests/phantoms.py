@@ -162,3 +162,35 @@ def oblique(affine: np.ndarray, degrees: float) -> np.ndarray:
 
 def read_dicom(path: Path) -> pydicom.Dataset:
     return pydicom.dcmread(path)
+
+
+def enhanced(frames: list[tuple[np.ndarray, tuple[float, float, float], dict[str, Any]]], **fields: Any) -> FileDataset:
+    """An enhanced MR (or CT) multi-frame file of stored integers, each frame with its position and its own macros.
+
+    A frame's dictionary maps a macro of the Functional Groups to its attributes, e.g. {"FrameContentSequence": {"TemporalPositionIndex": 2}};
+    those of the key "shared" in `fields` hold for all frames.
+    """
+    shared = {"PixelMeasuresSequence": {"PixelSpacing": [1.0, 1.0], "SliceThickness": 2.0}, **fields.pop("shared", {})}
+    shared.setdefault("PlaneOrientationSequence", {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]})
+    data = dicom_slice(frames[0][0], (0, 0, 0), **{"Modality": "MR", "RescaleSlope": None, "RescaleIntercept": None, **fields})
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(data, name)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
+    data.NumberOfFrames = len(frames)
+
+    def group(macros: dict[str, dict[str, Any]]) -> pydicom.Dataset:
+        result = pydicom.Dataset()
+        for macro, attributes in macros.items():
+            item = pydicom.Dataset()
+            for name, value in attributes.items():
+                setattr(item, name, value)
+            setattr(result, macro, [item])
+        return result
+
+    data.SharedFunctionalGroupsSequence = [group(shared)]
+    data.PerFrameFunctionalGroupsSequence = [
+        group({"PlanePositionSequence": {"ImagePositionPatient": list(position)}, **macros}) for _, position, macros in frames
+    ]
+    data.PixelData = b"".join(np.ascontiguousarray(pixels).tobytes() for pixels, _, _ in frames)
+    data["PixelData"].VR = "OW"
+    return data

@@ -95,6 +95,9 @@ def _volumes(
     label_maps: list[LabelMap] = []
     by_frame = []
     for volume in volumes:
+        if volume.kind:
+            leave_out(volume, f"no image series ({volume.kind})")
+            continue
         named = name_matches(volume.place.name, recipe.files)
         # A file is read whole to tell a label map, so a data set whose names say what is a scan is not asked twice.
         mask = None if recipe.files and recipe.mask_label == 0 else label_map(volume)

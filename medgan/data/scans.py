@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +85,7 @@ class Volume:
         shape: Voxels along each axis.
         affine: (4, 4) to RAS mm.
         placed: Whether the file says how it lies in space.
+        kind: SEG or RTSTRUCT for DICOM files that outline organs, "" for others.
     """
 
     path: Path
@@ -92,6 +93,7 @@ class Volume:
     shape: tuple[int, ...]
     affine: np.ndarray
     placed: bool = True
+    kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +101,9 @@ class Scan:
     """One volume as acquired.
 
     Args:
-        files: Its files; for a DICOM series in the order of their position.
+        files: Its files; for a DICOM series one for each slice, in the order of their position.
         dicom: Whether it is a DICOM series.
+        file_frames: Which frame of each file, counted from 0; empty for other formats than DICOM.
         place: Where its first file lies.
         modality: DICOM modality, "" for formats that have none.
         patient: Who it is of; "" until the content can stand in (a file without any label).
@@ -108,6 +111,7 @@ class Scan:
         series: Series UID (and phase); "" where only the content identifies it.
         shape: Voxels along the three axes.
         affine: (4, 4) to RAS mm.
+        space: FrameOfReferenceUID, "" where the format has none.
         notes: What is odd about it: gaps, tilt.
         words: SeriesDescription and ProtocolName of a DICOM series; matched, never shown.
         kernel: Its ConvolutionKernel.
@@ -129,6 +133,8 @@ class Scan:
     series: str
     shape: tuple[int, int, int]
     affine: np.ndarray
+    space: str = ""
+    file_frames: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     kernel: str = ""
@@ -224,12 +230,17 @@ def content_identity(path: Path) -> str:
         return "unreadable"
 
 
-def find_scans(files: Iterable[tuple[Path, Place]], step: Callable[[], None] = lambda: None) -> Found:
+def find_scans(files: Iterable[tuple[Path, Place]], step: Callable[[], None] = lambda: None, *, allow_burned_in: bool = False) -> Found:
     """Sort files into DICOM series, volumes and the rest.
 
     Label maps are still among the volumes; `medgan.data.masks` tells them apart.
+
+    Args:
+        files: What `walk` gives.
+        step: Called for each file.
+        allow_burned_in: Take images that say that annotation is burned into them.
     """
-    from medgan.data.series import Header, read_header
+    from medgan.data.series import Header, read_headers
     from medgan.data.volumes import read_geometry
 
     found = Found()
@@ -250,18 +261,21 @@ def find_scans(files: Iterable[tuple[Path, Place]], step: Callable[[], None] = l
             found.pictures += name.endswith(PICTURE_SUFFIXES)
         else:
             try:
-                header = read_header(path)
+                slices = read_headers(path, allow_burned_in=allow_burned_in)
             except OSError as error:
-                header = Header(path=path, fault=f"cannot be opened ({type(error).__name__})")
-            if header and header.patient and place.patient:
-                seen[place.patient].add(header.patient)
-            if header is None:
+                slices = [Header(path=path, fault=f"cannot be opened ({type(error).__name__})")]
+            if not slices:
                 if not path.suffix or path.stat().st_size == 0:
                     found.excluded.append(Excluded(level="file", identity=content_identity(path), reason="file of no known format"))
-            elif header.fault:
-                found.excluded.append(Excluded(level="file", identity=content_identity(path), reason=header.fault))
-            else:
-                headers.append((header, place))
+                continue
+            if slices[0].patient and place.patient:
+                seen[place.patient].add(slices[0].patient)
+            if slices[0].kind:
+                found.volumes.append(Volume(path=path, place=place, shape=(), affine=np.eye(4), kind=slices[0].kind))
+                continue
+            headers += [(header, place) for header in slices if not header.fault]
+            for reason, count in Counter(header.fault for header in slices if header.fault).items():
+                found.excluded.append(Excluded(level="file", identity=content_identity(path), reason=reason, count=count))
     found.patients = {place: patients.pop() for place, patients in seen.items() if len(patients) == 1}
     _series_scans(headers, found)
     return found
@@ -287,6 +301,8 @@ def _series_scans(headers: list[tuple[Header, Place]], found: Found) -> None:
                 Scan(
                     files=tuple(header.path for header in stack),
                     dicom=True,
+                    file_frames=tuple(header.frame for header in stack),
+                    space=first.space,
                     place=places[first.path],
                     modality=first.modality,
                     patient=patient,

@@ -7,6 +7,7 @@ The decision is in docs/decisions/0003-series-reader.md.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,35 +19,43 @@ import pydicom
 from monai.data.image_reader import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 
+from medgan.data import multiframe
+from medgan.data.photometry import display, measured_values, stored_values
 from medgan.data.quiet import quiet
 from medgan.errors import DataError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SYNTHETIC_DATA = 0x0008001C
 MOST_PIXELS_A_SIDE = 16384
+# 2 ** 31 values as float32 are 8 GiB; a header that claims more is broken or hostile.
+MOST_PIXELS = 2**31
 
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "FrameOfReferenceUID", "ImageType", "Modality",
     "SeriesNumber", "SeriesDescription", "AcquisitionNumber", "InstanceNumber", "TemporalPositionIdentifier", "TriggerTime", "EchoTime",
     "BurnedInAnnotation", "ProtocolName", "ConvolutionKernel", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns",
-    "NumberOfFrames", "SamplesPerPixel", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+    "NumberOfFrames", "SamplesPerPixel", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "DiffusionBValue", *multiframe.GROUPS,
 ]  # fmt: skip
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-ENDS_WITH_FFD9 = pydicom.uid.JPEG2000TransferSyntaxes + pydicom.uid.JPEGTransferSyntaxes
+BURNED_IN = "annotation burned into the pixels"
+OUTLINES = ("SEG", "RTSTRUCT")
+NO_IMAGES = ("SR", "PR", "KO", "REG", "RTPLAN", "RTDOSE", "RTRECORD", "DOC", "AU", "ECG", "HD", "PLAN", "FID", "RWV")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
-    """What is needed of one DICOM file to place it; identities stay inside this process.
+    """What is needed of one DICOM slice to place it; identities stay inside this process.
 
     Args:
         path: The file.
+        frame: Which of its frames, counted from 0.
         modality: CT, MR, ...
         patient: PatientID, "" where absent.
         study: StudyInstanceUID, "" where absent.
         series: SeriesInstanceUID, "" where absent.
-        instance: SOPInstanceUID, "" where absent.
+        instance: SOPInstanceUID and frame, "" where absent.
+        space: FrameOfReferenceUID, "" where absent.
         shape: Columns and rows.
         group: Everything in which the files of one series agree.
         geometry: Position (3), row cosines (3), column cosines (3), in LPS mm; None where the header has none.
@@ -57,14 +66,17 @@ class Header:
         kernel: ConvolutionKernel, its values joined by a blank.
         derived: Whether ImageType says that the image is no original or no primary one.
         fault: Why the file is left out, "" for an image that can be used.
+        kind: SEG or RTSTRUCT for a file that outlines organs, "" for others.
     """
 
     path: Path
+    frame: int = 0
     modality: str = ""
     patient: str = ""
     study: str = ""
     series: str = ""
     instance: str = ""
+    space: str = ""
     shape: tuple[int, int] = (0, 0)
     group: tuple[Any, ...] = ()
     geometry: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None = None
@@ -75,6 +87,7 @@ class Header:
     kernel: str = ""
     derived: bool = False
     fault: str = ""
+    kind: str = ""
 
     @property
     def normal(self) -> np.ndarray:
@@ -113,15 +126,17 @@ def _numbers(data: pydicom.Dataset, name: str, length: int) -> tuple[float, ...]
     return numbers if len(numbers) == length and all(np.isfinite(numbers)) else None
 
 
-def _fault(data: pydicom.Dataset, modality: str) -> str:
+def _fault(data: pydicom.Dataset, modality: str, *, allow_burned_in: bool) -> str:
     kinds = [str(word).upper() for word in (data.get("ImageType") or [])]
     rows, columns = int(_number(data, "Rows")), int(_number(data, "Columns"))
     synthetic = data.get(SYNTHETIC_DATA)
     if synthetic is not None and str(synthetic.value).strip().upper() == "YES":
         return "marked as synthetic data"
-    if _text(data, "BurnedInAnnotation").upper() == "YES":
-        return "annotation burned into the pixels"
-    if modality in ("SEG", "RTSTRUCT", "SR", "PR", "KO", "REG"):
+    if _text(data, "BurnedInAnnotation").upper() == "YES" and not allow_burned_in:
+        return BURNED_IN
+    if modality in OUTLINES:
+        return ""
+    if modality in NO_IMAGES:
         return f"no image series ({modality})"
     if rows <= 0 or columns <= 0:
         return "no image in the file"
@@ -135,32 +150,51 @@ def _fault(data: pydicom.Dataset, modality: str) -> str:
         return "reformat"
     if _number(data, "SamplesPerPixel") > 1:
         return "colour where grey is expected"
-    if _number(data, "NumberOfFrames") > 1:
-        return "multi-frame file: not read yet"
-    if modality == "CT" and "RescaleSlope" not in data and "ModalityLUTSequence" not in data:
-        return "no RescaleSlope, so the values are not HU"
+    if rows * columns * multiframe.frame_count(data) > MOST_PIXELS:
+        return "the header claims more than 2 billion pixels"
+    if multiframe.frame_count(data) > 1 and not multiframe.is_enhanced(data):
+        return "multi-frame file that does not say where its frames lie"
     return ""
 
 
-def read_header(path: Path) -> Header | None:
-    """The header of a DICOM file, or None where the file is no DICOM at all.
+def read_headers(path: Path, *, allow_burned_in: bool = False) -> list[Header]:
+    """The slices of a DICOM file: one, or the frames of an enhanced multi-frame file; none where the file is no DICOM at all.
 
-    A file whose header is broken comes back with a `fault`. Pixels are not read.
+    A file that cannot be used comes back as one header with a `fault`. Pixels are not read.
+
+    Args:
+        path: The file.
+        allow_burned_in: Take images that say that annotation is burned into them.
     """
     with path.open("rb") as file:
         start = file.read(132)
     is_dicom = start[128:] == b"DICM"
     if not is_dicom and path.suffix.lower() not in (".dcm", ".dicom", ".ima"):
-        return None
+        return []
     try:
         with quiet():
             data = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*TAGS, SYNTHETIC_DATA])
-            return _header(path, data)
+            modality = _text(data, "Modality").upper()
+            if fault := _fault(data, modality, allow_burned_in=allow_burned_in):
+                return [dataclasses.replace(_header(path, 0, data), fault=fault)]
+            if modality in OUTLINES:
+                return [dataclasses.replace(_header(path, 0, data), kind=modality)]
+            return [_frame(path, frame, header, modality) for frame, header in enumerate(multiframe.frame_headers(data))]
     except Exception as error:  # pydicom raises whatever a broken value makes Python raise
-        return Header(path=path, fault=f"header unreadable ({type(error).__name__})")
+        return [Header(path=path, fault=f"header unreadable ({type(error).__name__})")]
 
 
-def _header(path: Path, data: pydicom.Dataset) -> Header:
+def _frame(path: Path, frame: int, data: pydicom.Dataset, modality: str) -> Header:
+    header = _header(path, frame, data)
+    # In enhanced files both may stand in each frame's own groups.
+    if modality == "CT" and "RescaleSlope" not in data and "ModalityLUTSequence" not in data:
+        return dataclasses.replace(header, fault="no RescaleSlope, so the values are not HU")
+    if "LOCALIZER" in [str(word).upper() for word in (data.get("ImageType") or [])]:
+        return dataclasses.replace(header, fault="localiser")
+    return header
+
+
+def _header(path: Path, frame: int, data: pydicom.Dataset) -> Header:
     modality = _text(data, "Modality").upper()
     position = _numbers(data, "ImagePositionPatient", 3)
     cosines = _numbers(data, "ImageOrientationPatient", 6)
@@ -179,25 +213,32 @@ def _header(path: Path, data: pydicom.Dataset) -> Header:
     )
     shape = (int(_number(data, "Columns")), int(_number(data, "Rows")))
     # Cosines are written with few digits by some scanners: 1e-3 is 0.06 degrees.
-    orientation = tuple(round(v, 3) + 0.0 for v in cosines) if geometry and cosines else (str(path),)
+    orientation = tuple(round(v, 3) + 0.0 for v in cosines) if geometry and cosines else (str(path), frame)
     grid = (shape, orientation, tuple(round(v, 4) for v in spacing))
+    # Numbers that part a series into volumes: echo, diffusion weighting, and the stack of an enhanced file.
+    kind = (round(_number(data, "EchoTime"), 3), round(_number(data, "DiffusionBValue"), 1), _text(data, "StackID"))
+    instance = _text(data, "SOPInstanceUID")
     return Header(
         path=path,
+        frame=frame,
         modality=modality,
         patient=_text(data, "PatientID"),
         study=study,
         series=series,
-        instance=_text(data, "SOPInstanceUID"),
+        instance=f"{instance}/{frame}" if instance else "",
+        space=_text(data, "FrameOfReferenceUID"),
         shape=shape,
-        group=(modality, study, series, stand_in, grid, round(_number(data, "EchoTime"), 3)),
+        group=(modality, study, series, stand_in, grid, kind),
         geometry=geometry,
         spacing=(spacing[1], spacing[0]),
         thickness=_number(data, "SliceThickness"),
-        order=tuple(_number(data, name) for name in ("TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "InstanceNumber")),
+        order=(
+            *(_number(data, name) for name in ("TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "InstanceNumber")),
+            frame,
+        ),
         words=(_text(data, "SeriesDescription"), _text(data, "ProtocolName")),
         kernel=" ".join(_words(data, "ConvolutionKernel")),
         derived=bool({"DERIVED", "SECONDARY"} & {word.upper() for word in _words(data, "ImageType")[:2]}),
-        fault=_fault(data, modality),
     )
 
 
@@ -265,61 +306,6 @@ def notes_on(stack: Sequence[Header]) -> list[str]:
     return notes
 
 
-def stored_values(data: pydicom.Dataset) -> np.ndarray:
-    """Pixels as stored, (rows, columns), in the integer type of BitsStored: bits above HighBit are not part of the value.
-
-    Old scanners keep overlays in the unused high bits (PS3.5 8.1.1); compressed syntaxes code only the bits stored.
-
-    Raises:
-        DataError: The pixel data is shorter than the header says, or its last compressed fragment has no end.
-    """
-    syntax = data.file_meta.TransferSyntaxUID if "TransferSyntaxUID" in data.file_meta else pydicom.uid.ImplicitVRLittleEndian
-    # OpenJPEG decodes a torn codestream into a picture with a grey lower half, without an error.
-    if syntax in ENDS_WITH_FFD9 and b"\xff\xd9" not in bytes(data.PixelData[-64:]):
-        raise DataError("the pixel data is cut off")
-    if syntax.is_compressed and not _decodable(syntax):
-        raise DataError(f"no decoder for its compression ({'private' if syntax.is_private else syntax.name})")
-    pixels = data.pixel_array
-    allocated, stored, high = int(data.BitsAllocated), int(data.BitsStored), int(data.get("HighBit", data.BitsStored - 1))
-    if syntax.is_compressed or stored == allocated or not np.issubdtype(pixels.dtype, np.integer):
-        return pixels
-    # To the left and back: the sign bit, if any, comes to stand where the integer type has it.
-    return (pixels << (allocated - 1 - high)) >> (allocated - stored)
-
-
-def _decodable(syntax: pydicom.uid.UID) -> bool:
-    try:
-        return bool(pydicom.pixels.get_decoder(syntax).is_available)
-    except NotImplementedError:
-        return False
-
-
-def measured_values(data: pydicom.Dataset) -> np.ndarray:
-    """Pixels in the unit of the modality, (rows, columns) float32; padding is NaN.
-
-    Rescale Slope and Intercept of this very slice (PET changes them from slice to slice), or its Modality LUT (PS3.3 C.11.1).
-    """
-    stored = stored_values(data)
-    if data.get("ModalityLUTSequence"):
-        values = np.asarray(pydicom.pixels.apply_modality_lut(stored, data), np.float32)
-    else:
-        slope, intercept = float(data.get("RescaleSlope", 1) or 1), float(data.get("RescaleIntercept", 0) or 0)
-        values = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
-    if data.get("PixelPaddingValue") is not None:
-        one = _padding(data, "PixelPaddingValue")
-        other = _padding(data, "PixelPaddingRangeLimit") if data.get("PixelPaddingRangeLimit") is not None else one
-        values[(stored >= min(one, other)) & (stored <= max(one, other))] = np.nan
-    return values
-
-
-def _padding(data: pydicom.Dataset, name: str) -> int:
-    value = int(data.get(name))
-    # The VR is US or SS after PixelRepresentation; files with the wrong one are common.
-    if int(data.PixelRepresentation) == 1 and value >= 1 << (int(data.BitsAllocated) - 1):
-        value -= 1 << int(data.BitsAllocated)
-    return value
-
-
 class SeriesReader(ImageReader):
     """The files of one DICOM series as one volume, for `monai.transforms.LoadImage`.
 
@@ -327,57 +313,79 @@ class SeriesReader(ImageReader):
     first of several that LoadImage tries, and the next ones get the series wrong without saying so.
 
     Args:
+        frames: The frame of each file, counted from 0, where files hold several; empty takes all frames of all files.
         skip_broken: Leave out files whose pixels cannot be decoded, and say so in the metadata, rather than raise.
+        allow_burned_in: Take images that say that annotation is burned into them.
     """
 
-    def __init__(self, *, skip_broken: bool = False) -> None:
+    def __init__(self, *, frames: Sequence[int] = (), skip_broken: bool = False, allow_burned_in: bool = False) -> None:
         super().__init__()
+        self.frames = frames
         self.skip_broken = skip_broken
+        self.allow_burned_in = allow_burned_in
 
     def verify_suffix(self, filename: Any) -> bool:
         """Whether all files are DICOM, by content: scanners and archives name them as they like."""
         names = [filename] if isinstance(filename, str | Path) else filename
-        return all(Path(name).is_file() and read_header(Path(name)) is not None for name in names)
+        return all(Path(name).is_file() and bool(read_headers(Path(name))) for name in names)
 
-    def read(self, data: Any, **kwargs: Any) -> tuple[list[Header], list[np.ndarray], list[tuple[Path, str]]]:
+    def _headers(self, names: Sequence[Any]) -> list[Header]:
+        paths = [Path(name) for name in names]
+        of_file = {
+            path: read_headers(path, allow_burned_in=self.allow_burned_in) or [Header(path=path, fault="not DICOM")]
+            for path in dict.fromkeys(paths)
+        }
+        if not self.frames:
+            return [header for headers in of_file.values() for header in headers]
+        return [of_file[path][frame if frame < len(of_file[path]) else 0] for path, frame in zip(paths, self.frames, strict=True)]
+
+    def read(self, data: Any, **kwargs: Any) -> tuple[list[Header], np.ndarray, dict[str, Any]]:
         """Decode the files of one series.
 
         Raises:
             DataError: They are no single volume, or a file is broken and `skip_broken` is off.
         """
-        names = [data] if isinstance(data, str | Path) else data
-        headers = [header or Header(path=Path(name), fault="not DICOM") for name in names for header in [read_header(Path(name))]]
+        headers = self._headers([data] if isinstance(data, str | Path) else data)
         if len({header.group for header in headers}) > 1:
             raise DataError(f"{len(headers)} files belong to {len({h.group for h in headers})} series", fix="read one series at a time")
         stacked, left_out = stacks(headers)
         if len(stacked) != 1:
             raise DataError(f"the series holds {len(stacked)} volumes", fix="read one phase at a time")
-        broken = [(header.path, why) for header, why in left_out]
-        kept, slices = [], []
+        skipped = [(str(header.path), why) for header, why in left_out]
+        kept: list[Header] = []
+        shown: dict[str, Any] = {}
+        volume = np.empty((*stacked[0][0].shape, len(stacked[0])), np.float32)
+        opened = _LastFile()
         for header in stacked[0]:
             try:
                 if header.fault:
                     raise DataError(header.fault)
                 with quiet():
-                    slices.append(measured_values(pydicom.dcmread(header.path, force=True)))
+                    file = opened.dataset(header.path)
+                    frame = multiframe.frame_header(file, header.frame)
+                    volume[:, :, len(kept)] = measured_values(frame, stored_values(file, header.frame)).T
+                    # One display for the whole volume: that of its first slice.
+                    shown = shown or dataclasses.asdict(display(frame))
                 kept.append(header)
             except Exception as error:
                 if not self.skip_broken:
                     raise
                 why = error.message if isinstance(error, DataError) else f"pixels unreadable ({type(error).__name__})"
-                broken.append((header.path, why))
+                skipped.append((str(header.path), why))
         if not kept:
-            raise DataError("no slice of the series can be decoded")
-        return kept, slices, broken
+            reasons = sorted({why for _, why in skipped})
+            raise DataError(f"no slice of the series can be decoded ({'; '.join(reasons[:3])})")
+        # Plain strings and numbers: LoadImage walks the metadata and knows no Path.
+        return kept, volume[:, :, : len(kept)], {"skipped": skipped, "notes": notes_on(kept), "display": shown}
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
         """The volume, (columns, rows, slices) float32 with slices in ascending order along the normal, and its metadata.
 
-        `affine` maps indices to RAS mm. `slice_origins` has each slice's own position, `skipped` the files left out with reasons, `notes` what is odd.
+        `affine` maps indices to RAS mm. `slice_origins` has each slice's own position, `skipped` the files left out with reasons, `notes` what is odd,
+        `display` the fields of `photometry.Display`.
         """
-        headers, slices, broken = img
+        headers, volume, said = img
         affine, origins = geometry_of(headers)
-        volume = np.stack([pixels.T for pixels in slices], axis=-1)
         meta = {
             str(MetaKeys.AFFINE): affine,
             str(MetaKeys.ORIGINAL_AFFINE): affine.copy(),
@@ -385,8 +393,19 @@ class SeriesReader(ImageReader):
             str(MetaKeys.SPATIAL_SHAPE): np.array(volume.shape),
             str(MetaKeys.ORIGINAL_CHANNEL_DIM): float("nan"),
             "slice_origins": origins,
-            # Plain strings: LoadImage walks the metadata and knows no Path.
-            "skipped": [(str(path), why) for path, why in broken],
-            "notes": notes_on(headers),
+            **said,
         }
         return volume, meta
+
+
+class _LastFile:
+    """The dataset of the file read last: frames of one file follow one another."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._data = pydicom.Dataset()
+
+    def dataset(self, path: Path) -> pydicom.Dataset:
+        if path != self._path:
+            self._data, self._path = pydicom.dcmread(path, force=True), path
+        return self._data

@@ -112,7 +112,7 @@ def load(scan: Scan) -> Loaded:
             values=torch.from_numpy(np.array(values, np.float32)), affine=affine, origins=None, skipped=[], notes=list(scan.notes)
         )
     with quiet():
-        image = LoadImage()(list(scan.files), reader=SeriesReader(skip_broken=True))
+        image = LoadImage()(list(scan.files), reader=SeriesReader(frames=scan.file_frames, skip_broken=True))
     meta = image.meta
     return Loaded(
         values=image.as_tensor(),

@@ -9,13 +9,19 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, Orientation
 from pydicom.pixels import apply_modality_lut
 
-from medgan.data.series import SeriesReader, measured_values, notes_on, read_header, stacks, stored_values
+from medgan.data.photometry import measured_values, stored_values
+from medgan.data.series import SeriesReader, notes_on, read_headers, stacks
 from medgan.errors import DataError
 from tests.phantoms import body, ct_series, dicom_slice, read_dicom, save
 
 
 def load(files):
     return LoadImage()(list(files), reader=SeriesReader())
+
+
+def only_header(path):
+    [header] = read_headers(path)
+    return header
 
 
 def test_slices_stand_in_the_order_of_their_position(tmp_path):
@@ -85,7 +91,7 @@ def test_two_series_are_never_one_volume(tmp_path):
 def test_a_cine_is_parted_into_phases(tmp_path):
     pixels = np.zeros((4, 4), np.int16)
     headers = [
-        read_header(save(dicom_slice(pixels, (0, 0, 8.0 * z), Modality="MR", TriggerTime=50 * t), tmp_path / f"{z}{t}"))
+        only_header(save(dicom_slice(pixels, (0, 0, 8.0 * z), Modality="MR", TriggerTime=50 * t), tmp_path / f"{z}{t}"))
         for z in range(3)
         for t in (1, 0)
     ]
@@ -102,7 +108,7 @@ def test_copies_and_taken_positions_are_left_out(tmp_path):
     files = [save(dicom_slice(pixels, (0, 0, 2.0 * z), SOPInstanceUID=f"1.9.{z}"), tmp_path / str(z)) for z in range(3)]
     files.append(save(dicom_slice(pixels, (0, 0, 2.0), SOPInstanceUID="1.9.1"), tmp_path / "copy"))
     files.append(save(dicom_slice(pixels, (0, 0, 4.0), SOPInstanceUID="1.9.7", InstanceNumber=9), tmp_path / "other"))
-    volumes, left_out = stacks([read_header(file) for file in files])
+    volumes, left_out = stacks([only_header(file) for file in files])
     assert [header.position for header in volumes[0]] == [0, 2, 4]
     assert sorted(reason for _, reason in left_out) == ["another file at the same position", "copy of another file of the series"]
 
@@ -111,7 +117,7 @@ def test_gaps_and_tilt_are_noted(tmp_path):
     pixels = np.zeros((4, 4), np.int16)
 
     def notes(positions):
-        headers = [read_header(save(dicom_slice(pixels, p, SOPInstanceUID=f"1.{i}"), tmp_path / str(i))) for i, p in enumerate(positions)]
+        headers = [only_header(save(dicom_slice(pixels, p, SOPInstanceUID=f"1.{i}"), tmp_path / str(i))) for i, p in enumerate(positions)]
         return notes_on(headers)
 
     assert notes([(0, 0, 2.0 * z) for z in range(5)]) == []
@@ -128,7 +134,8 @@ def test_gaps_and_tilt_are_noted(tmp_path):
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localiser"),
         ({"BurnedInAnnotation": "YES"}, "annotation burned into the pixels"),
         ({"RescaleSlope": None}, "no RescaleSlope, so the values are not HU"),
-        ({"NumberOfFrames": 7}, "multi-frame file: not read yet"),
+        ({"NumberOfFrames": 7}, "multi-frame file that does not say where its frames lie"),
+        ({"Rows": 16000, "Columns": 16000, "NumberOfFrames": 10}, "the header claims more than 2 billion pixels"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "screen capture"),
         ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "reformat"),
         ({"Rows": 60000, "Columns": 60000}, "larger than 16384 pixels a side"),
@@ -136,19 +143,19 @@ def test_gaps_and_tilt_are_noted(tmp_path):
     ],
 )
 def test_files_that_are_no_slices_are_told(tmp_path, fields, fault):
-    assert read_header(save(dicom_slice(np.zeros((4, 4), np.int16), (0, 0, 0), **fields), tmp_path / "a")).fault == fault
+    assert only_header(save(dicom_slice(np.zeros((4, 4), np.int16), (0, 0, 0), **fields), tmp_path / "a")).fault == fault
 
 
 def test_synthetic_data_is_refused(tmp_path):
     data = dicom_slice(np.zeros((4, 4), np.int16), (0, 0, 0))
     data.add_new(0x0008001C, "CS", "YES")
-    assert read_header(save(data, tmp_path / "a")).fault == "marked as synthetic data"
+    assert only_header(save(data, tmp_path / "a")).fault == "marked as synthetic data"
 
 
 def test_a_text_file_is_no_dicom(tmp_path):
     path = tmp_path / "README"
     path.write_text("no scan")
-    assert read_header(path) is None
+    assert read_headers(path) == []
 
 
 def test_a_truncated_file_is_skipped_and_said(tmp_path):
@@ -171,7 +178,7 @@ def test_reading_says_nothing(tmp_path, caplog, recwarn):
     # A UID that breaks the rules: pydicom quotes it in a warning.
     path.write_bytes(path.read_bytes().replace(b"1.2.3.1.1", b"CANARY-UI"))
     with caplog.at_level(logging.DEBUG):
-        read_header(path)
+        read_headers(path)
         SeriesReader().read([path])
     assert "CANARY" not in caplog.text + "".join(str(w.message) for w in recwarn)
 
@@ -179,8 +186,8 @@ def test_reading_says_nothing(tmp_path, caplog, recwarn):
 def test_a_compression_without_decoder_is_named(tmp_path):
     data = dicom_slice(np.zeros((4, 4), np.int16), (0, 0, 0))
     path = save(data, tmp_path / "a")
-    # JPEG Lossless (process 14, SV1) is what many archives hold; pylibjpeg has no free decoder for it.
-    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.70"
+    # MPEG-4 video: no still pictures, no free decoder.
+    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.102"
     data.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
     data["PixelData"].is_undefined_length = True
     with pytest.raises(DataError, match="no decoder for its compression"):
