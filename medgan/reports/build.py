@@ -281,6 +281,11 @@ def _warnings(results: Results) -> list[tuple[str, str]]:
     return found
 
 
+# Options of `generate` that its images depend on, and the values that change nothing.
+DRAWING = ("seeds", "psi", "psi_cutoff", "class", "noise")
+UNCHANGED = {"psi_cutoff": 0, "class": "all", "noise": "random"}
+
+
 def _commands(results: Results) -> list[tuple[str, str]]:
     """One command per stage that left its settings, as (what it does, command)."""
     prepare = results.provenance.get("prepare", {}).get("settings") or _recipe_settings(results)
@@ -296,7 +301,7 @@ def _commands(results: Results) -> list[tuple[str, str]]:
     if results.config:
         commands.append(("Dataset to generator", "medgan train --data DATA.zip --out NEW_RUN --config RUN/config.json"))
     if results.model:
-        line = command_line("medgan generate --bundle RUN/bundle --out IMAGES", generate or _seeds(results), ("seeds", "psi"))
+        line = command_line("medgan generate --bundle RUN/bundle --out IMAGES", _drawing(generate) or _seeds(results), DRAWING)
         commands.append(("Generator to images", line))
     if metrics := results.metrics.get("metrics"):
         start = f"medgan evaluate --real DATA.zip --bundle RUN/bundle --out metrics.json --metrics {','.join(metrics)}"
@@ -313,6 +318,12 @@ def _recipe_settings(results: Results) -> dict[str, Any]:
     if recipe.get("intensity") == "window":
         settings["window"] = [recipe.get("level"), recipe.get("width")]
     return {"recipe": recipe.get("name"), **settings}
+
+
+def _drawing(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `generate` that make its images, under the options' names, those left alone left out."""
+    named = {"class" if name == "class_index" else name: value for name, value in settings.items()}
+    return {name: value for name, value in named.items() if value != UNCHANGED.get(name)}
 
 
 def _seeds(results: Results) -> dict[str, Any]:

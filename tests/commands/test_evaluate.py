@@ -68,7 +68,7 @@ def test_a_folder_that_generate_wrote_is_compared(tmp_path, own_cache):
 
     torch.manual_seed(0)
     G = Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=16, img_channels=1).eval()
-    write_images(G, {"medgan": {"model_sha256": "0" * 64}}, [0, 1, 2], tmp_path / "made", psi=1.0, form="png")
+    write_images(G, {"medgan": {"model_sha256": "0" * 64}}, [0, 1, 2], tmp_path / "made", form="png")
     real = folder_of(tmp_path / "real", waves(3, size=16))
     done = evaluate("--real", real, "--fake", str(tmp_path / "made"), "--metrics", "fid")
     assert done.exit_code == 0, done.stderr

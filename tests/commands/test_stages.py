@@ -99,6 +99,43 @@ def test_classes_of_dataset_json_go_into_the_networks_and_out_as_images(tmp_path
     assert len({path.read_bytes() for path in (tmp_path / "images").glob("seed*.png")}) == 6
 
 
+def test_generate_walks_mixes_and_refuses(trained, tmp_path):
+    bundle = trained[0] / "run" / "bundle"
+    done = medgan(
+        "generate",
+        "--bundle",
+        bundle,
+        "--out",
+        tmp_path / "a",
+        "--seeds",
+        "0-1",
+        "--walk",
+        "--walk-frames",
+        2,
+        "--style-mix",
+        "5,7",
+        "--noise",
+        "none",
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a" / "walk.gif").exists()
+    assert json.loads(done.stdout) | {
+        "frames": 4,
+        "noise": "none",
+        "sheets": ["style_mix_coarse.png", "style_mix_middle.png"],
+    } == json.loads(done.stdout)
+    assert json.loads((tmp_path / "a" / runs.PROVENANCE).read_text())["settings"]["style_mix"] == "5,7"
+    for words, says in (
+        (["--class", "1"], "trained without classes"),
+        (["--class", "x"], "--class x is not a class"),
+        (["--psi-cutoff", "99"], "99"),
+    ):
+        done = medgan("generate", "--bundle", bundle, "--out", tmp_path / "b", *words)
+        assert done.returncode == 2
+        assert says in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "b").exists()
+
+
 @pytest.mark.parametrize("trap", ["mixed sizes", "palette", "16 bit", "empty"])
 def test_unfit_pictures_are_listed(trap, tmp_path):
     discs(tmp_path / "data", n=4)
