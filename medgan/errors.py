@@ -112,7 +112,7 @@ def from_os_error(error: OSError) -> MedganError | None:
     """
     import errno
 
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
         return DiskError(f"writing failed: {error.strerror}", fix="free space on the output and work disks, then rerun")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"a file could not be opened: {error.strerror}", fix="check owner and mode of the folders")

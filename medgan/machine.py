@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,3 +57,44 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
     except (OSError, AttributeError):
         return
+
+
+def cores(root: Path = Path("/")) -> int:
+    """CPU cores this process may use: those it is bound to, and no more than its container's quota (cgroup v2 or v1).
+
+    Args:
+        root: Where /sys is, for tests.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    group = root / "sys/fs/cgroup"
+    quota, _, period = _first_line(group / "cpu.max").partition(" ")
+    if not quota:
+        quota, period = _first_line(group / "cpu/cpu.cfs_quota_us"), _first_line(group / "cpu/cpu.cfs_period_us")
+    if quota.isdigit() and period.isdigit() and int(period):
+        bound = min(bound, -(-int(quota) // int(period)))
+    return max(bound, 1)
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes that can be had: what the system has free, and no more than the container's limit leaves (cgroup v2 or v1).
+
+    Args:
+        root: Where /proc and /sys are, for tests.
+    """
+    free = 2**33
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    group = root / "sys/fs/cgroup"
+    for most, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        limit, now = _first_line(group / most), _first_line(group / used)
+        if limit.isdigit() and now.isdigit():
+            free = min(free, max(int(limit) - int(now), 0))
+    return free
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text().split("\n", 1)[0]
+    except OSError:
+        return ""

@@ -172,7 +172,8 @@ def dataset_for(config: JobConfig, source: Path, out: Path) -> Dataset:
         # Whatever a user called a picture may name a patient; the messages of a job are stored with its results.
         return open_dataset(ready, show_names=False)
     with bar("preparing") as step:
-        summary = prepare(config.preparing(), source, out, step=step)
+        # The scratch folder is the job's own, so a dataset of other settings there is replaced.
+        summary = prepare(replace(config.preparing(), overwrite=True), source, out, step=step)
     dropped = ", ".join(f"{count} x {reason}" for reason, count in summary["dropped"].items()) or "nothing"
     log.info("%d images of %d patients kept; left out: %s", summary["kept"], summary["patients"], dropped)
     for warning in summary["warnings"]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import click
 
 from medgan.config import options_from, resolve
 from medgan.data.prepare import PrepareConfig
+from medgan.errors import Preempted
 
 # A readable path is not asked for here: click's own error would show it, and a path may name a patient.
 PATH = click.Path(path_type=Path, readable=False)
@@ -25,6 +30,7 @@ def command(source: Path, out: Path, dry_run: bool, **flags: Any) -> None:
 
     Writes OUT.zip (images for training), OUT.held-out.zip (where patients are held out) and the folder OUT.info with
     manifest, exclusions, fingerprint and a contact sheet. SRC holds DICOM, NIfTI, MetaImage or an XNAT archive tree.
+    Stopped at any moment, the same command goes on where it was.
 
     Example: medgan prepare scans/ liver.zip --mask-label 5 --size 64
     """
@@ -35,6 +41,24 @@ def command(source: Path, out: Path, dry_run: bool, **flags: Any) -> None:
     from medgan.data.prepare import prepare
     from medgan.progress import bar
 
-    with bar("prepare") as step:
+    with until_terminated(), bar("prepare") as step:
         summary = prepare(config, source, out, step=step)
     print(json.dumps(summary, indent=2))
+
+
+@contextlib.contextmanager
+def until_terminated() -> Iterator[None]:
+    """SIGTERM and SIGUSR1, which batch systems send before they kill, end the block as Preempted, so that it can clean up."""
+
+    def stop(*_: Any) -> None:
+        raise Preempted("prepare was told to stop; what is done is kept", fix="the same command goes on")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

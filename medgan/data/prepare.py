@@ -6,26 +6,28 @@ Order and split of the images follow from the scans' content, not from pseudonym
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import os
-import tempfile
+import functools
+import json
+import math
+import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medgan import machine
 from medgan.config import setting, to_json
 from medgan.data import RECIPES
 from medgan.data.pseudonyms import pseudonyms_from
 from medgan.data.recipe import OTHER_PRESETS, PLANES, SIZES, SPLITS, WINDOW_PRESETS, Recipe, preset_changes
-from medgan.errors import ConfigError, DataError, InputError, MedganError
+from medgan.data.spool import cut_into, place, work_folder
+from medgan.errors import ConfigError, DataError, InputError, OutputError
 from medgan.progress import Step, nothing
 from medgan.runs import check_writable, utc_now
 
 if TYPE_CHECKING:
+    from medgan.data.crew import Died
     from medgan.data.masks import LabelMap, Match
     from medgan.data.results import Piece
     from medgan.data.scans import Excluded, Found, Scan
@@ -33,7 +35,11 @@ if TYPE_CHECKING:
 
 # A worker imports MONAI for seconds, which three scans do not win back.
 FEWEST_SCANS_FOR_WORKERS = 4
-MOST_WORKERS = 8
+# A process with MONAI and torch; and copies of a volume as float32 while it is turned, windowed and measured.
+WORKER_BYTES = 400 * 2**20
+VOXEL_BYTES = 24
+
+KILLED = "the process that read it was killed: too large for the memory, or a crash in a decoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +65,9 @@ class PrepareConfig:
     paper_compatible: bool = setting(False, "do as the recipe's paper did, errors included, to compare with its images")
     held_out: float = setting(0.1, "share of the patients kept from training, for the privacy audit (from 10 patients on)")
     pseudonym_key: str = setting("", "file with a secret that makes scan keys the same in every run", metavar="FILE")
-    workers: int = setting(0, "processes that read scans at once (0: by cores and scans)")
+    workers: int = setting(0, "processes that read scans at once (0: one per core, as far as the memory reaches)")
+    scheduler: str = setting("", "cut the scans on a Dask cluster: address of its scheduler, or its file", metavar="ADDRESS")
+    overwrite: bool = setting(False, "replace an OUT of another recipe")
     seed: int = setting(0, "seed of the split")
 
     def __post_init__(self) -> None:
@@ -98,11 +106,13 @@ class PrepareConfig:
 
     def shown(self) -> dict[str, Any]:
         """The settings as JSON values; paths, which may name a patient, only as whether they are given."""
-        return {**to_json(self), "masks": bool(self.masks), "pseudonym_key": bool(self.pseudonym_key)}
+        return {**to_json(self), "masks": bool(self.masks), "pseudonym_key": bool(self.pseudonym_key), "scheduler": bool(self.scheduler)}
 
 
 def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = nothing) -> dict[str, Any]:
     """Turn scans into a dataset: OUT.zip, OUT.held-out.zip where patients are held out, and the folder OUT.info.
+
+    Stopped at any moment, the same call goes on with the scans that are not cut yet.
 
     Args:
         config: Settings.
@@ -117,7 +127,8 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
         ConfigError: A setting cannot be.
         InputError: The source is missing or empty.
         DataError: No image is left; the message says why.
-        OutputError: OUT cannot be written.
+        OutputError: OUT cannot be written, holds something else, or another process is writing it.
+        DiskError: The disk is full.
     """
     started = utc_now()
     if out.suffix != ".zip":
@@ -134,14 +145,16 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
 
     files = walk(source, [out, info, held_out_zip])
     check_writable(out.parent, "OUT's folder")
+    if not config.overwrite:
+        _keep_other(out, recipe)
     found = find_scans(files)
     scans, masks = choose(files, found, recipe, config.masks)
     if not scans and not any(item.level == "scan" for item in found.excluded):
         raise DataError(_no_scans(found), fix=_no_scans_fix(found))
     matches, warnings = _match(scans, masks, recipe, found.excluded)
 
-    with tempfile.TemporaryDirectory(prefix=".medgan-prepare-", dir=out.parent) as folder:
-        pieces = _cut_all(matches, recipe, Path(folder), config.workers, step)
+    with work_folder(out) as folder:
+        pieces = _cut_all(matches, recipe, folder, config, step)
         pieces = _ordered(pieces, found.excluded)
         kept = _without_duplicates(pieces, found.excluded)
         if not any(piece.outcome.pictures for piece in kept):
@@ -183,45 +196,60 @@ def _match(
     return pairs, warnings
 
 
-def _cut_all(matches: Sequence[tuple[Scan, Match]], recipe: Recipe, folder: Path, workers: int, step: Step) -> list[Piece]:
+def _keep_other(out: Path, recipe: Recipe) -> None:
+    """Stop before something else than a dataset of this recipe is overwritten."""
+    if not out.exists():
+        return
+    try:
+        with zipfile.ZipFile(out) as archive:
+            there = json.loads(archive.read("recipe.json"))
+        differing = [name for name, value in recipe.to_dict().items() if there.get(name) != value]
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, AttributeError):
+        raise OutputError("OUT exists and is no dataset that prepare wrote", fix="another name for OUT, or --overwrite") from None
+    if differing:
+        raise OutputError(f"OUT holds a dataset of another recipe ({', '.join(differing)})", fix="another name for OUT, or --overwrite")
+
+
+def _cut_all(matches: Sequence[tuple[Scan, Match]], recipe: Recipe, folder: Path, config: PrepareConfig, step: Step) -> list[Piece]:
+    from medgan.data.crew import Died
     from medgan.data.results import Piece
-    from medgan.data.slices import Job, cut_scan
+    from medgan.data.slices import Job, Outcome
 
     chosen = [(scan, match) for scan, match in matches if match.mask or recipe.mask_label == 0]
-    jobs = [Job(scan=scan, mask=match.mask, recipe=recipe, spool=folder / f"{i:06d}") for i, (scan, match) in enumerate(chosen)]
-    count = min(workers or _usual_workers(len(jobs)), max(len(jobs), 1))
-    outcomes: dict[int, Outcome] = {}
+    jobs = [Job(scan=scan, mask=match.mask, recipe=recipe, spool=folder) for scan, match in chosen]
+    done: dict[int, tuple[str, Outcome]] = {}
     if jobs:
         step(0, len(jobs))
-    if count == 1:
-        for index, job in enumerate(jobs):
-            outcomes[index] = cut_scan(job)
-            step(index + 1, len(jobs))
-    else:
-        for index, outcome in _in_processes(jobs, count):
-            outcomes[index] = outcome
-            step(len(outcomes), len(jobs))
-    return [Piece(scan=job.scan, outcome=outcomes[index], spool=job.spool) for index, job in enumerate(jobs)]
+    for index, result in _results(jobs, folder, config):
+        done[index] = ("", Outcome(fault=KILLED)) if isinstance(result, Died) else result
+        step(len(done), len(jobs))
+    return [Piece(scan=job.scan, outcome=done[i][1], spool=place(folder, done[i][0])) for i, job in enumerate(jobs)]
 
 
-def _usual_workers(jobs: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if jobs < FEWEST_SCANS_FOR_WORKERS else min(cores, MOST_WORKERS)
+def _results(jobs: Sequence[Job], folder: Path, config: PrepareConfig) -> Iterator[tuple[int, tuple[str, Outcome] | Died]]:
+    """What became of each scan, as it is known."""
+    if config.scheduler:
+        from medgan.data.cluster import on_cluster
+
+        yield from on_cluster(config.scheduler, jobs, folder)
+        return
+    count = min(config.workers or usual_workers(jobs), max(len(jobs), 1))
+    if count > 1:
+        from medgan.data.crew import in_processes
+
+        yield from in_processes(functools.partial(cut_into, folder), jobs, count)
+        return
+    for index, job in enumerate(jobs):
+        yield index, cut_into(folder, job)
 
 
-def _in_processes(jobs: Sequence[Job], count: int) -> Iterator[tuple[int, Outcome]]:
-    from medgan.data.slices import cut_scan
-
-    # A fork of this process may hang in torch's thread pool; a server that has only imported the reader is forked instead.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["medgan.data.slices"])
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
-        futures = {pool.submit(cut_scan, job): index for index, job in enumerate(jobs)}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool:
-            raise MedganError("a process that reads scans was killed, most likely for its memory", fix="--workers 1") from None
+def usual_workers(jobs: Sequence[Job]) -> int:
+    """One process per core, but no more than have room in the memory with the largest scan each."""
+    if len(jobs) < FEWEST_SCANS_FOR_WORKERS:
+        return 1
+    largest = max(math.prod(job.scan.shape) for job in jobs)
+    room = int(0.8 * machine.free_memory()) // (WORKER_BYTES + VOXEL_BYTES * largest)
+    return max(min(machine.cores(), room), 1)
 
 
 def _ordered(pieces: list[Piece], excluded: list[Excluded]) -> list[Piece]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 from collections import defaultdict
@@ -138,6 +139,11 @@ def cut_scan(job: Job) -> Outcome:
         outcome.fault = error.message
     except MemoryError:
         outcome.fault = "too large for the memory"
+    except OSError as error:
+        # A full disk is no fault of the scan: it stops the whole run.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        outcome.fault = f"unreadable ({type(error).__name__})"
     except Exception as error:
         outcome.fault = f"unreadable ({type(error).__name__})"
     finally:
