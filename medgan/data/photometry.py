@@ -37,7 +37,8 @@ def stored_values(data: pydicom.Dataset, frame: int = 0) -> np.ndarray:
         raise DataError("the pixel data is cut off")
     if syntax.is_compressed and not _decodable(syntax):
         raise DataError(f"no decoder for its compression ({'private' if syntax.is_private else syntax.name})")
-    pixels = pydicom.pixels.pixel_array(data, index=frame)
+    # pydicom's own correction takes the lowest bits, whatever HighBit says.
+    pixels = pydicom.pixels.pixel_array(data, index=frame, correct_unused_bits=False)
     if pixels.ndim != 2:
         raise DataError("colour where grey is expected")
     if not np.issubdtype(pixels.dtype, np.integer):

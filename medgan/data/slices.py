@@ -18,6 +18,7 @@ from torch import Tensor
 
 from medgan.data import geometry, quality
 from medgan.data.masks import LabelMap, resample_labels
+from medgan.data.photometry import Display
 from medgan.data.quiet import quiet
 from medgan.data.recipe import Recipe
 from medgan.data.scans import Excluded, Scan, Volume, content_identity
@@ -95,13 +96,18 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A scan in memory: (X, Y, Z) float32 with NaN where nothing was measured, affine to RAS mm, each slice's own position."""
+    """A scan in memory.
+
+    (X, Y, Z) float32 with NaN where nothing was measured, affine to RAS mm, each slice's own position, and what a DICOM header says of
+    how it is shown.
+    """
 
     values: Tensor
     affine: np.ndarray
     origins: np.ndarray | None
     skipped: list[tuple[Path, str]]
     notes: list[str]
+    display: Display | None = None
 
 
 def load(scan: Scan) -> Loaded:
@@ -121,6 +127,7 @@ def load(scan: Scan) -> Loaded:
         origins=np.asarray(meta["slice_origins"]),
         skipped=[(Path(path), reason) for path, reason in meta["skipped"]],
         notes=list(meta["notes"]),
+        display=Display(**meta["display"]),
     )
 
 
@@ -171,8 +178,10 @@ def _cut(job: Job, outcome: Outcome) -> None:
     outcome.n_slices, outcome.rows, outcome.columns = frames.shape
     outcome.spacing_mm = spacing
     outcome.upsampling = geometry.upsampling((outcome.rows, outcome.columns), recipe.size)
-    window = window_for(recipe, volume)
+    window = window_for(recipe, volume, loaded.display)
     outcome.level, outcome.width = window.level, window.width
+    if recipe.intensity == "display" and loaded.display and loaded.display.windows > 1:
+        outcome.notes = [*outcome.notes, "several windows in the header, the first taken"]
 
     left_out: dict[str, list[int]] = defaultdict(list)
     with job.spool.open("wb") as spool:
