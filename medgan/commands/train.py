@@ -103,6 +103,14 @@ def evaluator_for(config: TrainConfig, weights: Path | None, *, cache: Path) -> 
     return Evaluator(config.metrics, weights=weights, device=str(machine.device()), cache=cache)
 
 
+def held_out_beside(data: Dataset) -> Dataset | None:
+    """The held-out images that `prepare` wrote beside a dataset: DATA.held-out.zip for DATA.zip; None where there are none."""
+    from medgan.data.dataset import open_dataset
+
+    beside = data.path.with_suffix(".held-out.zip")
+    return open_dataset(beside, show_names=False) if data.path.suffix.lower() == ".zip" and beside.is_file() else None
+
+
 def run_training(
     config: TrainConfig, data: Dataset, out: Path, *, weights: Path | None = None, resume: str = "auto", evaluator: Evaluator | None = None
 ) -> Trained:
@@ -130,6 +138,7 @@ def run_training(
     runs.check_writable(out, "--out")
     # Before the features of the real images, which may take minutes: the networks fit the images, and the disk the run.
     check_room(need_of(config, data), out)
+    held_out = held_out_beside(data)
     machine.keep_freed_memory()
     machine.set_precision(config.precision)
     device = machine.device()
@@ -143,7 +152,9 @@ def run_training(
         return {**evaluator.evaluate(sample=draw, n_fake=config.metric_images), "seed": SELECTION_SEED} if evaluator else None
 
     with watch("training", out / runs.LOG) as on_tick:
-        trained = train(config, data, out, resume=resume, device=device, on_snapshot=measure if evaluator else None, on_tick=on_tick)
+        trained = train(
+            config, data, out, resume=resume, device=device, held_out=held_out, on_snapshot=measure if evaluator else None, on_tick=on_tick
+        )
     runs.write_json(out / runs.STATUS, {"time": runs.utc_now(), "status": trained.status, "kimg": f"{trained.kimg:g}"})
     runs.write_json(out / runs.PROVENANCE, runs.provenance("train", to_json(config), {"dataset": data.identity}, started=started))
     return trained

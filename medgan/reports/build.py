@@ -272,6 +272,7 @@ def _metric_facts(results: Results) -> list[tuple[str, str]]:
 def _warnings(results: Results) -> list[tuple[str, str]]:
     """Warnings the stages left, as (code, text)."""
     found = [("DATASET", text) for text in results.dataset.warnings] if results.dataset else []
+    found += [(code, f"From {amount(kimg)} kimg on: {text}.") for kimg, code, text in results.alarms]
     stored = results.metrics.get("warnings")
     for warning in stored if isinstance(stored, list) else []:
         if isinstance(warning, Mapping):

@@ -98,8 +98,18 @@ class Results:
 
     @property
     def not_finite(self) -> int:
-        """Entries of gradients that were not finite. A row counts from the start of its process, so a resumed run starts at 0 again."""
+        """Entries of gradients, and losses, that were not finite. A row counts from the start of its process, so a resumed run starts at 0 again."""
         return int(max((number(row.get("nonfinite")) or 0 for row in self.stats), default=0))
+
+    @property
+    def alarms(self) -> list[tuple[float, str, str]]:
+        """(kimg, code, text) of each alarm of the training's watch, where it began."""
+        return [
+            (row["kimg"], str(alarm.get("code", "")), str(alarm.get("text", "")))
+            for row in self.stats
+            for alarm in _as_list(row.get("alarms") or [])
+            if isinstance(alarm, Mapping)
+        ]
 
 
 def number(value: Any) -> float | None:

@@ -129,8 +129,12 @@ def _training(results: Results) -> Check:
         return Check(name="Training", state="missing", text="No training statistics in this folder.")
     if results.not_finite:
         entries = "1 entry" if results.not_finite == 1 else f"{amount(results.not_finite)} entries"
-        text = f"{entries} of the gradients had no finite value and were replaced. The network cannot be trusted."
+        text = f"{entries} of the losses and gradients had no finite value and were replaced. The network cannot be trusted."
         return Check(name="Training", state="bad", text=text)
+    if results.alarms:
+        codes = ", ".join(dict.fromkeys(code for _, code, _ in results.alarms))
+        text = f"All gradients stayed finite, but the training raised an alarm: {codes}. The warnings below say when and why."
+        return Check(name="Training", state="look", text=text)
     if not results.model:
         return Check(name="Training", state="look", text="All gradients stayed finite, but no generator has been written yet.")
     return Check(name="Training", state="good", text="All gradients stayed finite, and a generator was written.")

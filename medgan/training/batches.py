@@ -48,11 +48,18 @@ class Batches:
         return self.labels[torch.randint(self.size, (n,))].to(self.device)
 
 
-def one_hot(dataset: Dataset) -> Tensor | None:
-    """Labels (N, c_dim) float32: whole numbers become one-hot, vectors stay; None without labels."""
+def one_hot(dataset: Dataset, classes: int = -1) -> Tensor | None:
+    """Labels (N, c_dim) float32: whole numbers become one-hot, vectors stay; None without labels.
+
+    Args:
+        dataset: Opened dataset.
+        classes: How many there are; -1 counts them. A class beyond them is a row of zeros.
+    """
     if dataset.labels is None:
         return None
     labels = np.asarray(dataset.labels)
     if labels.ndim == 1:
-        return torch.nn.functional.one_hot(torch.from_numpy(labels.astype(np.int64))).float()
+        numbers = torch.from_numpy(labels.astype(np.int64))
+        most = max(classes, int(numbers.max()) + 1)
+        return torch.nn.functional.one_hot(numbers, most)[:, : classes if classes >= 0 else most].float()
     return torch.from_numpy(labels.astype(np.float32))

@@ -30,6 +30,7 @@ from medgan.training.disk import SHEET_IMAGES
 from medgan.training.state import State
 from medgan.training.statistics import Collector
 from medgan.training.step import Step
+from medgan.training.watch import Watch
 
 Snapshot = Callable[[nn.Module], Mapping[str, Any] | None]
 """`on_snapshot(G_ema)` measures a snapshot: the object of one line of metrics.jsonl, or None."""
@@ -53,6 +54,7 @@ def train(
     *,
     resume: str = "auto",
     device: torch.device | None = None,
+    held_out: Dataset | None = None,
     on_snapshot: Snapshot | None = None,
     on_tick: Tick | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -65,6 +67,7 @@ def train(
         out: Run folder: config.json, stats.jsonl, metrics.jsonl, snapshots/, checkpoint/state.pt, bundle/, dataset/.
         resume: `auto` goes on from the folder's state if there is one, `new` starts over, a path names a state.
         device: Where to train; the CPU when None.
+        held_out: Images of patients that are not trained on: D is compared on them at snapshots; None leaves that out.
         on_snapshot: Measures a snapshot.
         on_tick: Told of progress.
         stop: Asked before every step; when true the state is saved and Preempted is raised.
@@ -75,7 +78,7 @@ def train(
     Raises:
         DiskError: The disk has less room than the run will need.
         ResumeError: The state belongs to another dataset, seed or configuration.
-        DivergedError: Gradients are no longer finite.
+        DivergedError: Losses or gradients are no longer finite.
         Preempted: `stop` said so.
     """
     device = device or torch.device("cpu")
@@ -92,7 +95,7 @@ def train(
     runs.write_json(out / runs.CONFIG, to_json(config))
     data.write_info(out / runs.DATASET)
 
-    run = _Run(config, data, out, state, batches, on_snapshot, on_tick)
+    run = _Run(config, data, out, state, batches, held_out, on_snapshot, on_tick)
     return run.loop(stop)
 
 
@@ -136,6 +139,7 @@ class _Run:
         out: Path,
         state: State,
         batches: Batches,
+        held_out: Dataset | None,
         on_snapshot: Snapshot | None,
         on_tick: Tick | None,
     ) -> None:
@@ -146,6 +150,7 @@ class _Run:
         if config.augment == "diffaugment":
             augment = DiffAugment(config.diffaugment_policy)
         self.step = Step(state, config, augment, gamma=config.r1_gamma(data.resolution), collect=self.collect, labels=batches.random_labels)
+        self.watch = Watch(config, batches, samples=SHEET_IMAGES, augment=augment, held_out=held_out)
         self.controller = Controller(target=config.ada_target, kimg=config.ada_kimg, upper=config.ada_max)
         self.total = round(config.kimg * 1000)
         self.budget = seconds(config.time_budget)
@@ -197,7 +202,9 @@ class _Run:
         now = time.monotonic()
         before, nimg_before = self.tick_clock
         per_kimg = (now - before) / max((state.nimg - nimg_before) / 1000, 1e-9)
+        state.nonfinite += round(self.collect.total("Loss/nonfinite"))
         nonfinite = int(state.nonfinite)
+        images = self.grid_images() if snapshot else None
         state.seconds = self.earlier + now - self.started
         if self.config.augment != "diffaugment":
             self.collect.add("Progress/augment", torch.tensor(state.p))
@@ -209,27 +216,33 @@ class _Run:
             "sec_per_kimg": round(per_kimg, 3),
             "nonfinite": nonfinite,
             **self.collect.summary(),
+            **self.watch.look(state, images),
         }
         runs.append_json(self.out / runs.STATS, row)
         if nonfinite > self.config.max_nonfinite:
             raise DivergedError(
-                f"{nonfinite} gradient entries were not finite by kimg {kimg:g}",
+                f"{nonfinite} values of losses and gradients were not finite by kimg {kimg:g}",
                 fix="a smaller --lr-g and --lr-d, a larger --gamma, or --precision fp32; the last state is kept",
             )
         self.collect.clear()
         state.tick += 1
         state.tick_start = state.nimg
-        if snapshot:
-            self.snapshot(kimg)
+        if images is not None:
+            self.snapshot(kimg, images)
         self.report(kimg, per_kimg)
         self.tick_clock = (time.monotonic(), state.nimg)
 
-    def snapshot(self, kimg: float) -> None:
-        """Samples, the metrics of G_ema, the bundle if it is the best so far, and the state last."""
+    def grid_images(self) -> Tensor:
+        """The fixed samples of G_ema, (64, C, H, W): the same latents, labels and noise at every snapshot."""
         state = self.state
         with torch.inference_mode():
-            images = [state.G_ema(z.to(state.pl_mean.device), self.grid_labels(len(z)), noise_mode="const") for z in self.grid.split(16)]
-        pixels = ((torch.cat(images) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+            parts = [state.G_ema(z.to(state.pl_mean.device), self.grid_labels(len(z)), noise_mode="const") for z in self.grid.split(16)]
+        return torch.cat(parts)
+
+    def snapshot(self, kimg: float, images: Tensor) -> None:
+        """Samples, the metrics of G_ema, the bundle if it is the best so far, and the state last."""
+        state = self.state
+        pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         with runs.atomic(self.out / runs.SNAPSHOTS / f"fakes{self.stamp()}.png") as temporary:
             contact_sheet(pixels, columns=8).save(temporary, "PNG")
         measured = self.on_snapshot(state.G_ema) if self.on_snapshot else None
@@ -309,6 +322,8 @@ class _Run:
         # DiffAugment has no p.
         fields |= {"augment": "diffaugment"} if self.config.augment == "diffaugment" else {"ada_p": f"{state.p:.3f}"}
         fields |= self.latest
+        if state.watch.get("on"):
+            fields["alarms"] = ",".join(state.watch["on"])
         if best.get("metric"):
             fields["best"] = f"{best['value']:.4g}@{best['kimg']:g}"
         runs.write_json(self.out / runs.STATUS, {"time": runs.utc_now(), "status": "running", **fields})

@@ -42,7 +42,8 @@ class State:
         signs: Sum and count of the signs of real logits since the last adjustment of p, shape (2,).
         best: Best snapshot so far: its kimg, the metric's name and value.
         seconds: Training time so far, over all runs.
-        nonfinite: Gradient entries so far that were not finite, shape ().
+        nonfinite: Entries of gradients, and losses, so far that were not finite, shape ().
+        watch: What the watch remembers between ticks.
     """
 
     G: nn.Module
@@ -60,9 +61,10 @@ class State:
     best: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     nonfinite: Tensor = field(default_factory=lambda: torch.zeros([], dtype=torch.int64))
+    watch: dict[str, Any] = field(default_factory=dict)
 
 
-COUNTERS = ("p", "nimg", "step", "tick", "tick_start", "best", "seconds")
+COUNTERS = ("p", "nimg", "step", "tick", "tick_start", "best", "seconds", "watch")
 
 
 def lazy_adam(parameters: Iterable[nn.Parameter], *, lr: float, beta1: float, beta2: float, interval: int) -> torch.optim.Adam:
@@ -194,7 +196,8 @@ def load(state: State, path: Path, *, config: TrainConfig, dataset_identity: str
     for name in ("pl_mean", "signs", "nonfinite"):
         setattr(state, name, content[name])
     for name in COUNTERS:
-        setattr(state, name, content["counters"][name])
+        # One that is younger than the state begins anew.
+        setattr(state, name, content["counters"].get(name, getattr(state, name)))
     return content["sampler"]
 
 

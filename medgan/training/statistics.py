@@ -20,6 +20,10 @@ class Collector:
         moments = torch.stack([torch.full_like(v[0], v.numel()), v.sum(), v.square().sum()])
         self._moments[name] = self._moments[name] + moments if name in self._moments else moments
 
+    def total(self, name: str) -> float:
+        """Sum of what was added under a name; 0 when nothing was."""
+        return float(self._moments[name][1]) if name in self._moments else 0.0
+
     def mean(self, name: str) -> float:
         """Mean of what was added under a name; nan when nothing was."""
         if name not in self._moments:

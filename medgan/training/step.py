@@ -96,12 +96,16 @@ class Step:
             signs = logits.detach().sign().double()
             self.state.signs += torch.stack([signs.sum(), torch.full_like(signs.sum(), signs.numel())])
 
+    def _report_loss(self, name: str, loss: Tensor) -> None:
+        self.collect.add(name, loss)
+        self.collect.add("Loss/nonfinite", ~loss.isfinite())
+
     def _generator_main(self, z: Tensor) -> None:
         c = self.labels(len(z))
         logits = self.state.D(self.augment(self._images(z, c)), c)
         self._report_logits("fake", logits)
         loss = losses.generator_loss(logits)
-        self.collect.add("Loss/G/loss", loss)
+        self._report_loss("Loss/G/loss", loss)
         (loss.mean() * self._share()).backward()
 
     def _generator_path_length(self, z: Tensor, noise: Tensor | None) -> None:
@@ -113,7 +117,7 @@ class Step:
         )
         self.collect.add("Loss/pl_penalty", penalty)
         loss = penalty * self.config.pl_weight
-        self.collect.add("Loss/G/reg", loss)
+        self._report_loss("Loss/G/reg", loss)
         (loss.mean() * self.config.g_reg_interval * self._share()).backward()
 
     def _discriminator_main(self, z: Tensor, real: Tensor, real_c: Tensor | None) -> None:
@@ -127,7 +131,7 @@ class Step:
         logits = self.state.D(self.augment(real), real_c)
         self._report_logits("real", logits)
         real_loss = losses.discriminator_real_loss(logits)
-        self.collect.add("Loss/D/loss", fake_loss.detach() + real_loss.detach())
+        self._report_loss("Loss/D/loss", fake_loss.detach() + real_loss.detach())
         (real_loss.mean() * self._share()).backward()
 
     def _discriminator_r1(self, real: Tensor, real_c: Tensor | None) -> None:
@@ -135,7 +139,7 @@ class Step:
         self._report_logits("real", logits)
         self.collect.add("Loss/r1_penalty", penalty)
         loss = penalty * (self.gamma / 2)
-        self.collect.add("Loss/D/reg", loss)
+        self._report_loss("Loss/D/reg", loss)
         (loss.mean() * self.config.d_reg_interval * self._share()).backward()
 
     def _update(self, optimizer: torch.optim.Optimizer, network: nn.Module) -> None:

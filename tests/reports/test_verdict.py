@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from medgan.reports.build import build_report
 from medgan.reports.results import read_results
 from medgan.reports.verdict import amount, verdict
 from medgan.training.statistics import Collector
@@ -91,7 +92,22 @@ def test_a_loss_that_was_not_finite_is_a_problem(tmp_path):
     assert "Loss/D/loss" not in rows[-1]
     lines(run / "stats.jsonl", rows)
     assert verdict(read_results(run)).title == "Something went wrong"
-    assert text(run, "Training").startswith("12 entries of the gradients had no finite value")
+    assert text(run, "Training").startswith("12 entries of the losses and gradients had no finite value")
+
+
+def test_an_alarm_of_the_training_is_a_remark_and_a_warning(tmp_path):
+    run = make_run(tmp_path)
+    rows = ticks()
+    rows[3] |= {"alarms": [{"code": "W_DIVERSITY", "text": "samples are <too> alike"}]}
+    rows[6] |= {"alarms": [{"code": "W_OVERFIT", "text": "it knows the former"}, {"code": "W_DIVERSITY", "text": "again"}]}
+    lines(run / "stats.jsonl", rows)
+    assert states(run)["Training"] == "look"
+    assert "raised an alarm: W_DIVERSITY, W_OVERFIT." in text(run, "Training")
+    results = read_results(run)
+    assert results.alarms[0] == (1.0, "W_DIVERSITY", "samples are <too> alike")
+    page = build_report(run, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<code>W_DIVERSITY</code> From 1 kimg on: samples are &lt;too&gt; alike." in page
+    assert page.count("<code>W_OVERFIT</code> From 1.75 kimg on: it knows the former.") == 1
 
 
 @pytest.mark.parametrize(
