@@ -59,7 +59,7 @@ LABEL org.nrg.commands="[\
   \"name\": \"medgan-train\",\
   \"label\": \"medgan: train a generator of synthetic images\",\
   \"description\": \"Trains StyleGAN2-ADA on the scans stored here and returns synthetic images, metrics, the model and a report. The form can be left as it is. For one Docker server with the NVIDIA runtime.\",\
-  \"version\": \"0.1.0+c3a96c93\",\
+  \"version\": \"0.1.0+685846a4\",\
   \"schema-version\": \"1.0\",\
   \"info-url\": \"https://arxiv.org/abs/2210.03786\",\
   \"image\": \"medgan:0.1.0\",\
@@ -103,7 +103,19 @@ LABEL org.nrg.commands="[\
     \"default-value\": \"ct-liver\",\
     \"replacement-key\": \"#recipe#\",\
     \"select-values\": [\
-     \"ct-liver\"\
+     \"ct-liver\",\
+     \"sliver07\",\
+     \"chest-xray14\",\
+     \"acdc\",\
+     \"msd-brain\",\
+     \"pneumonia-mnist\",\
+     \"oct-mnist\",\
+     \"fashion-mnist\",\
+     \"medmnist\",\
+     \"ct\",\
+     \"mr\",\
+     \"xray\",\
+     \"png\"\
     ]\
    },\
    {\

@@ -88,7 +88,7 @@ class JobConfig:
 
     def resolution(self) -> int:
         """Side of the images that `prepare` will make."""
-        return self.size or RECIPES.get(self.recipe).size
+        return self.size or RECIPES.get(self.recipe).size or 256
 
     def training(self, size: int) -> TrainConfig:
         """The training's settings for images of `size` pixels."""

@@ -5,25 +5,30 @@ Whatever is left out is listed with its reason; reasons quote no name, descripti
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from medgan.data.geometry import next_size
 from medgan.data.masks import LabelMap, label_map
+from medgan.data.pictures import find_pictures
 from medgan.data.recipe import Recipe
-from medgan.data.scans import Excluded, Found, Place, Scan, Volume, content_identity, find_scans, volume_scan, walk
+from medgan.data.scans import Excluded, Found, Place, Scan, Volume, content_identity, find_scans, name_matches, volume_scan, walk
+from medgan.data.stacks import find_stacks, is_stack
 
 NOT_OF_RECIPE = "no file of this recipe's data set"
+UNKNOWN_FORMAT = "file of no known format"
 NO_FRAME = "4-D: a recipe for this data set, or --frames, must say which volume is meant"
 FRAME_NAME = re.compile(r"_frame(\d+)", re.IGNORECASE)
 INFO_CFG = "info.cfg"
 MOST_CFG_BYTES = 65536
 
 
-def choose(files: Sequence[tuple[Path, Place]], found: Found, recipe: Recipe, masks: str = "") -> tuple[list[Scan], list[LabelMap]]:
+def choose(
+    files: Sequence[tuple[Path, Place]], found: Found, recipe: Recipe, masks: str = "", *, held_out: bool = False
+) -> tuple[list[Scan], list[LabelMap]]:
     """The scans that a recipe takes, and the label maps that may select their slices.
 
     Args:
@@ -31,6 +36,7 @@ def choose(files: Sequence[tuple[Path, Place]], found: Found, recipe: Recipe, ma
         found: What they hold; what is left out here is added to its `excluded`.
         recipe: What is wanted.
         masks: A file or folder with label maps; "" takes those that lie among the scans.
+        held_out: Whether a test part that the data set itself has is wanted too.
     """
     named = find_scans(walk(Path(masks))).volumes if masks else []
     named_paths = {volume.path.resolve() for volume in named}
@@ -42,8 +48,22 @@ def choose(files: Sequence[tuple[Path, Place]], found: Found, recipe: Recipe, ma
         scans += chosen
         # With --masks given, others among the scans are no scans either.
         label_maps += [] if masks else among
+    if "picture" in recipe.sources:
+        scans += find_pictures(files, recipe, found.excluded)
+    if "stack" in recipe.sources:
+        scans += find_stacks(files, recipe, found.excluded, held_out=held_out)
+        # The search for DICOM knows no idx files.
+        known = {content_identity(path) for path, _ in files if is_stack(path.name)}
+        found.excluded[:] = [item for item in found.excluded if item.reason != UNKNOWN_FORMAT or item.identity not in known]
     scans = [replace(scan, patient=patient_of(scan.place, recipe.patient) or scan.patient) for scan in scans]
     return scans, label_maps
+
+
+def sized(recipe: Recipe, scans: Sequence[Scan]) -> Recipe:
+    """A recipe without a size of its own with that of the largest scan."""
+    if recipe.size or not scans:
+        return recipe
+    return replace(recipe, size=next_size(max(max(scan.shape[:2]) for scan in scans)))
 
 
 def patient_of(place: Place, pattern: str) -> str:
@@ -60,16 +80,11 @@ def identity_of_scan(scan: Scan) -> str:
     return scan.series or content_identity(scan.files[0])
 
 
-def name_matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a file name fits one of the patterns, or there are none; case does not matter."""
-    return not patterns or any(fnmatch.fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)
-
-
 def _wanted_series(scan: Scan, recipe: Recipe, excluded: list[Excluded]) -> bool:
     reason = ""
-    if recipe.modality and scan.modality and scan.modality != recipe.modality:
+    if recipe.modality and scan.modality and scan.modality not in recipe.modality.split("|"):
         modality = scan.modality if scan.modality.isalpha() and len(scan.modality) <= 4 else "unknown"
-        reason = f"modality {modality}, the recipe takes {recipe.modality}"
+        reason = f"modality {modality}, the recipe takes {recipe.modality.replace('|', ', ')}"
     elif recipe.original and scan.derived:
         reason = "not ORIGINAL\\PRIMARY"
     elif recipe.series and not any(name_matches(word, [recipe.series]) for word in scan.words):

@@ -84,13 +84,13 @@ def identity_of(pixels: Iterable[str], shape: tuple[int, int], labels: np.ndarra
     return digest.hexdigest()
 
 
-def write_dataset(path: Path, images: Iterable[bytes], labels: Sequence[int] | None, manifest: str, recipe: Mapping[str, Any]) -> None:
+def write_dataset(path: Path, images: Iterable[bytes], labels: Sequence[Any] | None, manifest: str, recipe: Mapping[str, Any]) -> None:
     """Write the zip atomically; equal arguments give equal bytes.
 
     Args:
         path: Where to.
         images: PNG files, in order; read one at a time.
-        labels: A class number per image, or None.
+        labels: A class number or a vector per image, or None.
         manifest: The text of manifest.csv.
         recipe: recipe.json.
     """
@@ -99,7 +99,7 @@ def write_dataset(path: Path, images: Iterable[bytes], labels: Sequence[int] | N
         for index, png in enumerate(images):
             archive.writestr(_entry(image_name(index)), png)
             count += 1
-        pairs = None if labels is None else [[image_name(index), int(labels[index])] for index in range(count)]
+        pairs = None if labels is None else [[image_name(index), labels[index]] for index in range(count)]
         archive.writestr(_entry(LABELS), json.dumps({"labels": pairs}))
         archive.writestr(_entry(MANIFEST), manifest)
         archive.writestr(_entry(RECIPE), json.dumps(recipe, indent=2) + "\n")

@@ -15,6 +15,8 @@ from monai.transforms.spatial.array import Orientation
 from PIL import Image
 from torch import Tensor
 
+from medgan.data.recipe import SIZES
+
 MOST_UPSAMPLING = 1.5
 
 
@@ -67,6 +69,8 @@ CUTS = {
     "axial": Cut(across=2, down=1, right=0, flip_down=False),
     "coronal": Cut(across=1, down=2, right=0, flip_down=True),
     "sagittal": Cut(across=0, down=2, right=1, flip_down=True),
+    # As it lies in the file, without `towards_lps`: columns, rows, slices.
+    "stored": Cut(across=2, down=1, right=0, flip_down=False),
 }
 
 
@@ -74,8 +78,8 @@ def pictures(volume: Tensor, plane: str) -> Tensor:
     """All pictures of a plane as a radiologist sees them.
 
     Args:
-        volume: (L, P, S), see `towards_lps`.
-        plane: axial, coronal or sagittal.
+        volume: (L, P, S), see `towards_lps`; for `stored` as it was read.
+        plane: axial, coronal, sagittal or stored.
 
     Returns:
         (N, rows, columns): axial from the feet up, coronal from front to back, sagittal from right to left.
@@ -102,21 +106,54 @@ def square(picture: np.ndarray, spacing_mm: tuple[float, float], black: float = 
         spacing_mm: Distance between rows and between columns.
         black: The value to pad with.
     """
-    rows, columns = picture.shape
+    rows, columns = picture.shape[:2]
     side_mm = max(rows * spacing_mm[0], columns * spacing_mm[1])
-    target = max(rows, round(side_mm / spacing_mm[0])), max(columns, round(side_mm / spacing_mm[1]))
-    missing = [target[axis] - picture.shape[axis] for axis in (0, 1)]
-    return np.pad(picture, [(m // 2, m - m // 2) for m in missing], constant_values=black)
+    return _padded(picture, max(rows, round(side_mm / spacing_mm[0])), max(columns, round(side_mm / spacing_mm[1])), black)
+
+
+def _padded(picture: np.ndarray, rows: int, columns: int, black: float = 0.0) -> np.ndarray:
+    missing = [(have - picture.shape[axis]) for axis, have in enumerate((rows, columns))]
+    sides = [(m // 2, m - m // 2) for m in missing] + [(0, 0)] * (picture.ndim - 2)
+    return np.pad(picture, sides, constant_values=black)
 
 
 def resize(picture: np.ndarray, size: int) -> np.ndarray:
     """A float picture in [0, 1] at (size, size), antialiased (Lanczos, as the official dataset tool), clipped to [0, 1] again."""
-    if picture.shape == (size, size):
+    return _resized(picture, size, size)
+
+
+def _resized(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    if picture.shape[:2] == (rows, columns):
         return picture
-    resized = Image.fromarray(np.ascontiguousarray(picture, np.float32)).resize((size, size), Image.Resampling.LANCZOS)
+    if picture.ndim == 3:
+        return np.stack([_resized(picture[..., c], rows, columns) for c in range(picture.shape[2])], axis=-1)
+    resized = Image.fromarray(np.ascontiguousarray(picture, np.float32)).resize((columns, rows), Image.Resampling.LANCZOS)
     return np.clip(np.asarray(resized), 0.0, 1.0)
 
 
-def upsampling(shape: tuple[int, int], size: int) -> float:
-    """By how much a picture grows when its longer side becomes `size`."""
-    return size / max(shape)
+def fit(picture: np.ndarray, spacing_mm: tuple[float, float], size: int, how: str) -> np.ndarray:
+    """A picture at (size, size), black around it, never stretched.
+
+    Args:
+        picture: (rows, columns) or (rows, columns, channels) float in [0, 1].
+        spacing_mm: Distance between rows and between columns.
+        size: Side in pixels.
+        how: `resize` scales the padded square to `size`. `pad` keeps the pixels and only adds black; a picture larger than `size`
+            is scaled all the same, and pixels that are no squares are made so at their smaller side first.
+    """
+    if how == "pad":
+        smaller = min(spacing_mm)
+        rows, columns = (round(n * mm / smaller) for n, mm in zip(picture.shape[:2], spacing_mm, strict=True))
+        if max(rows, columns) <= size:
+            return _padded(_resized(picture, rows, columns), size, size)
+    return resize(square(picture, spacing_mm), size)
+
+
+def next_size(pixels: int) -> int:
+    """The smallest size that a network takes and that holds so many pixels, else the largest there is."""
+    return next((size for size in SIZES if size >= pixels), SIZES[-1])
+
+
+def upsampling(shape: tuple[int, int], size: int, how: str = "resize") -> float:
+    """By how much a picture grows when its longer side becomes `size`; 1 where it is only padded."""
+    return 1.0 if how == "pad" and max(shape) <= size else size / max(shape)

@@ -20,7 +20,7 @@ from medgan import machine
 from medgan.config import setting, to_json
 from medgan.data import RECIPES
 from medgan.data.pseudonyms import pseudonyms_from
-from medgan.data.recipe import OTHER_PRESETS, PLANES, SIZES, SPLITS, WINDOW_PRESETS, Recipe, preset_changes
+from medgan.data.recipe import FITS, OTHER_PRESETS, PLANES, SIZES, SPLITS, WINDOW_PRESETS, Recipe, preset_changes
 from medgan.data.spool import cut_into, place, work_folder
 from medgan.errors import ConfigError, DataError, InputError, OutputError
 from medgan.progress import Step, nothing
@@ -59,6 +59,7 @@ class PrepareConfig:
     thickness: tuple[float, ...] = setting((), "DICOM series whose slice thickness in mm lies between", nargs=2, metavar="MIN MAX")
     derived: bool = setting(False, "take DICOM series too that are not ORIGINAL and PRIMARY")
     frames: str = setting("", "volumes of a 4-D file: all, ed-es (by Info.cfg), or a number from 0, instead of the recipe's")
+    fit: str = setting("", "resize the padded square, or only pad it, instead of the recipe's", choices=("", *FITS))
     only_class: str = setting("", "only images of this class, by name or number", metavar="NAME", flag="class")
     labels: bool = setting(False, "write the classes into dataset.json, for a conditional network")
     split: str = setting("", "part of a data set that comes in parts, instead of the recipe's", choices=("", *SPLITS))
@@ -99,7 +100,19 @@ class PrepareConfig:
             changes["thickness_mm"] = self.thickness
         if self.derived:
             changes["original"] = False
-        for name in ("size", "plane", "min_mask_pixels", "series", "kernel", "frames", "only_class", "labels", "split", "paper_compatible"):
+        for name in (
+            "size",
+            "plane",
+            "min_mask_pixels",
+            "series",
+            "kernel",
+            "frames",
+            "fit",
+            "only_class",
+            "labels",
+            "split",
+            "paper_compatible",
+        ):
             if value := getattr(self, name):
                 changes[name] = value
         return dataclasses.replace(recipe, **changes)
@@ -139,16 +152,17 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
         raise InputError("--masks names nothing that exists")
     info, held_out_zip = out.with_suffix(".info"), out.with_suffix(".held-out.zip")
 
-    from medgan.data.choose import choose
+    from medgan.data.choose import choose, sized
     from medgan.data.results import Results
     from medgan.data.scans import find_scans, walk
 
     files = walk(source, [out, info, held_out_zip])
     check_writable(out.parent, "OUT's folder")
+    found = find_scans(files)
+    scans, masks = choose(files, found, recipe, config.masks, held_out=config.held_out > 0)
+    recipe = sized(recipe, scans)
     if not config.overwrite:
         _keep_other(out, recipe)
-    found = find_scans(files)
-    scans, masks = choose(files, found, recipe, config.masks)
     if not scans and not any(item.level == "scan" for item in found.excluded):
         raise DataError(_no_scans(found), fix=_no_scans_fix(found))
     matches, warnings = _match(scans, masks, recipe, found.excluded)
@@ -279,13 +293,17 @@ def _without_duplicates(pieces: list[Piece], excluded: list[Excluded]) -> list[P
     from medgan.data.scans import Excluded
     from medgan.data.slices import ranges
 
-    first: dict[str, int] = {}
+    first: dict[str, tuple[int, int]] = {}
     for number, piece in enumerate(pieces):
-        twice = [picture for picture in piece.outcome.pictures if first.setdefault(picture.pixels, number) != number]
+        # Each picture of a stack is a scan of its own.
+        owners = [(number, picture.slice_index if piece.scan.kind == "stack" else 0) for picture in piece.outcome.pictures]
+        pairs = zip(piece.outcome.pictures, owners, strict=True)
+        twice = [picture for picture, owner in pairs if first.setdefault(picture.pixels, owner) != owner]
         if twice:
             indices = [picture.slice_index for picture in twice]
             excluded.append(Excluded(level="slice", identity=piece.series, reason=DUPLICATE, count=len(indices), slices=ranges(indices)))
-            piece.outcome.pictures = [picture for picture in piece.outcome.pictures if picture not in twice]
+            gone = {id(picture) for picture in twice}
+            piece.outcome.pictures = [picture for picture in piece.outcome.pictures if id(picture) not in gone]
     return pieces
 
 

@@ -136,8 +136,21 @@ class Recipe:
             raise ConfigError(f"--split {self.split} is unknown", fix=f"one of {', '.join(SPLITS)}")
         if len(self.thickness_mm) not in (0, 2):
             raise ConfigError("--thickness takes two numbers", fix="--thickness 0 3")
+        if self.only_class:
+            object.__setattr__(self, "only_class", self._class(self.only_class))
         if unknown := {*self.sources} - {*SOURCES} | {*self.paper_rules} - {*PAPER_RULES}:
             raise ConfigError(f"a recipe knows no {', '.join(sorted(unknown))}")
+
+    def _class(self, word: str) -> str:
+        """A class given by name, without regard to case, or by number."""
+        if not self.classes and "stack" not in self.sources:
+            raise ConfigError(f"--class {word}: the recipe {self.name} has no classes")
+        names = {name.casefold(): name for name in self.classes} | {str(number): name for number, name in enumerate(self.classes)}
+        if self.classes and word.casefold() not in names:
+            raise ConfigError(f"--class {word} is unknown", fix=f"one of {', '.join(self.classes)}, or its number from 0")
+        if not self.classes and not word.isdecimal():
+            raise ConfigError(f"--class {word} is no number", fix="the number of the class, counted from 0")
+        return names.get(word.casefold(), word)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON values, in the order of its fields."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medgan.data.dataset import COLUMNS, MANIFEST, RECIPE, csv_text, identity_of, image_name, open_dataset, save_sheet, write_dataset
 from medgan.data.geometry import MOST_UPSAMPLING
 from medgan.data.pseudonyms import Pseudonyms
@@ -17,7 +19,7 @@ from medgan.data.recipe import Recipe
 from medgan.data.scans import Excluded, Scan
 from medgan.data.slices import PERCENTILES, Outcome
 from medgan.data.splits import held_out_patients
-from medgan.errors import DiskError
+from medgan.errors import DataError, DiskError
 from medgan.runs import provenance, write_json, write_text
 
 if TYPE_CHECKING:
@@ -45,6 +47,36 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def _classes(recipe: Recipe, pieces: list[Piece]) -> list[str]:
+    """All classes in the order of their numbers.
+
+    Raises:
+        DataError: An image's class is unknown.
+    """
+    labels = [picture.label for piece in pieces for picture in piece.outcome.pictures]
+    if missing := sum(label is None for label in labels):
+        raise DataError(
+            f"--labels: {missing} of {len(labels)} images have no class", fix="the data set's own labels beside the images, or no --labels"
+        )
+    found = {name for label in labels if label for name in label.split("|")}
+    if recipe.classes:
+        if strangers := found - {*recipe.classes}:
+            raise DataError(f"--labels: {len(strangers)} classes that the recipe does not know")
+        return list(recipe.classes)
+    return [str(number) for number in range(max((int(name) for name in found), default=0) + 1)]
+
+
+def paper_note(recipe: Recipe) -> str:
+    """What `--paper-compatible` does with a recipe."""
+    if not recipe.paper_rules:
+        return "--paper-compatible changes nothing: this recipe's paper did nothing else"
+    said = {
+        "slice-range": "each slice has its own range, so one tissue has another grey in every slice",
+        "lose-last-slice": "a slice with the label at the volume's end is lost",
+    }
+    return f"--paper-compatible: {'; '.join(said[rule] for rule in recipe.paper_rules)}; slices are not checked for quality"
+
+
 class Results:
     """Writes what was cut: the zips and the folder of facts about them."""
 
@@ -66,15 +98,21 @@ class Results:
         self.contents = sorted(piece.outcome.content for piece in pieces)
         self.warnings = warnings
         self.started = started
-        self.patients = list(dict.fromkeys(piece.patient for piece in self.pieces))
-        self.held_out, self.note = held_out_patients(self.patients, share=config.held_out, seed=config.seed)
+        # The pictures of a stack name no patient: its own parts are all there is to split by.
+        self.patients = list(dict.fromkeys(piece.patient for piece in self.pieces if piece.scan.kind != "stack"))
+        self.held_out, self.note = (
+            held_out_patients(self.patients, share=config.held_out, seed=config.seed) if self.patients else (set(), "")
+        )
+        self.channels = max(piece.outcome.channels for piece in self.pieces)
+        self.classes = _classes(recipe, self.pieces) if recipe.labels else []
 
     def write(self, out: Path, held_out_zip: Path, info: Path) -> dict[str, Any]:
         """Write both zips and the folder of information; returns the summary that `prepare` gives."""
-        sides = {
-            "train": [piece for piece in self.pieces if piece.patient not in self.held_out],
-            "held-out": [piece for piece in self.pieces if piece.patient in self.held_out],
-        }
+        sides: dict[str, list[Piece]] = {"train": [], "held-out": []}
+        for piece in self.pieces:
+            sides[piece.scan.split or ("held-out" if piece.patient in self.held_out else "train")].append(piece)
+        if not sides["train"]:
+            raise DataError("no image is left for training", fix="--split says which part of the data set gives the training images")
         rows = {split: self._rows(pieces, split) for split, pieces in sides.items()}
         recipe = self.recipe.to_dict()
         self._zip(out, sides["train"], csv_text(COLUMNS, rows["train"]))
@@ -83,7 +121,7 @@ class Results:
         else:
             held_out_zip.unlink(missing_ok=True)
         digests = [picture.pixels for piece in sides["train"] for picture in piece.outcome.pictures]
-        warnings = self._warnings(len(digests))
+        warnings = self._warnings(len(digests), len(rows["held-out"]))
         dropped = self._dropped()
         write_text(info / MANIFEST, csv_text(COLUMNS, [*rows["train"], *rows["held-out"]]))
         write_json(info / RECIPE, recipe)
@@ -99,9 +137,9 @@ class Results:
             "patients": len(self.patients),
             "scans": len(self.pieces),
             "held_out": len(rows["held-out"]),
-            "identity": identity_of(digests, (1, self.recipe.size), None, recipe),
+            "identity": identity_of(digests, (self.channels, self.recipe.size), self._labels(sides["train"]), recipe),
             "size": self.recipe.size,
-            "channels": 1,
+            "channels": self.channels,
             "warnings": warnings,
         }
 
@@ -118,35 +156,54 @@ class Results:
             raise DiskError(
                 f"the dataset needs {needed / 2**20:.0f} MiB more than the disk has free", fix="free space, or another place for OUT"
             )
-        write_dataset(path, images(), None, manifest, self.recipe.to_dict())
+        labels = self._labels(pieces)
+        write_dataset(path, images(), None if labels is None else labels.tolist(), manifest, self.recipe.to_dict())
+
+    def _labels(self, pieces: list[Piece]) -> np.ndarray | None:
+        """Class numbers, or vectors of 0 and 1 where an image may be of several classes; None where labels are not asked for."""
+        if not self.classes:
+            return None
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        labels = [picture.label or "" for piece in pieces for picture in piece.outcome.pictures]
+        if not self._several():
+            return np.array([numbers[label] for label in labels], np.int64)
+        vectors = np.zeros((len(labels), len(self.classes)), np.float32)
+        for row, label in enumerate(labels):
+            for name in filter(None, label.split("|")):
+                vectors[row, numbers[name]] = 1
+        return vectors
+
+    def _several(self) -> bool:
+        found = (picture.label or "" for piece in self.pieces for picture in piece.outcome.pictures)
+        return bool(self.recipe.table) or any("|" in label or not label for label in found)
 
     def _rows(self, pieces: list[Piece], split: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for piece in pieces:
             scan, cut = piece.scan, piece.outcome
             shared = {
-                "subject_key": self.keys.key("subject", piece.patient),
+                "subject_key": "" if scan.kind == "stack" else self.keys.key("subject", piece.patient),
                 "session_key": self.keys.key("session", scan.session or piece.series),
                 "series_key": self.keys.key("series", piece.series),
                 "n_slices": cut.n_slices,
                 "plane": self.recipe.plane,
-                "modality": scan.modality or self.recipe.modality,
+                "modality": scan.modality or ("" if "|" in self.recipe.modality else self.recipe.modality),
                 # Across, down, right.
                 "spacing_mm": "x".join(f"{value:.4g}" for value in cut.spacing_mm),
                 "rows": cut.rows,
                 "columns": cut.columns,
                 "preset": self.recipe.preset,
-                "level": f"{cut.level:g}",
-                "width": f"{cut.width:g}",
+                # Where each slice has its own range there is no window.
+                "level": f"{cut.level:g}" if cut.width else "",
+                "width": f"{cut.width:g}" if cut.width else "",
                 "orientation": cut.orientation,
                 "mask_label": self.recipe.mask_label or "",
                 "split": split,
-                "label": "",
             }
             for picture in cut.pictures:
                 own = {"sha256": picture.sha256, "slice_index": picture.slice_index}
                 mask_pixels = picture.mask_pixels if self.recipe.mask_label else ""
-                rows.append({"image": image_name(len(rows)), **own, **shared, "mask_pixels": mask_pixels})
+                rows.append({"image": image_name(len(rows)), **own, **shared, "mask_pixels": mask_pixels, "label": picture.label or ""})
         return rows
 
     def _dropped(self) -> dict[str, int]:
@@ -155,7 +212,7 @@ class Results:
             counts[item.reason] += item.count
         return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
-    def _warnings(self, images: int) -> list[str]:
+    def _warnings(self, images: int, held_out: int) -> list[str]:
         many = [f"{text} ({count} scans)" if count > 1 else text for text, count in sorted(self.warnings.items())]
         notes = Counter(note.split(":")[0] for piece in self.pieces for note in piece.outcome.notes)
         many += [f"{name} in {count} of {len(self.pieces)} scans" for name, count in sorted(notes.items())]
@@ -164,11 +221,17 @@ class Results:
             many.append(f"{grown} of {len(self.pieces)} scans are enlarged, by up to {most:.1f}: a smaller --size loses nothing")
         if files := sum(item.level == "file" for item in self.excluded):
             many.append(f"{files} files skipped: excluded.csv lists them")
+        if self.recipe.paper_compatible:
+            many.append(paper_note(self.recipe))
+        if self.recipe.paper_images and 2 * (images + held_out) >= self.recipe.paper_images and not self.recipe.only_class:
+            many.append(f"{images + held_out:,} images kept, the paper has {self.recipe.paper_images:,}")
         if self.note:
             many.append(self.note)
         if images < FEWEST_SLICES_ADVISED:
             many.append(f"{_counted(images, 'image')}: below {FEWEST_SLICES_ADVISED} a network tends to learn them by heart")
-        if len(self.patients) < FEWEST_PATIENTS_ADVISED:
+        if len(self.patients) < len(self.pieces) and not self.patients:
+            many.append("the files name no patients: images of one patient may be in several parts")
+        elif len(self.patients) < FEWEST_PATIENTS_ADVISED:
             many.append(
                 f"{_counted(len(self.patients), 'patient')}: below {FEWEST_PATIENTS_ADVISED} the images vary little between patients"
             )
@@ -191,7 +254,7 @@ class Results:
         return {
             "recipe": self.recipe.name,
             "size": self.recipe.size,
-            "channels": 1,
+            "channels": self.channels,
             "patients": len(self.patients),
             "sessions": len({row["session_key"] for row in every}),
             "series": len(self.pieces),

@@ -6,6 +6,7 @@ only as keys.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
 from collections import Counter, defaultdict
@@ -120,7 +121,7 @@ class Scan:
         frame: Which volume of a 4-D file, from 0; -1 for a file that holds one.
         kind: `series` (DICOM), `volume`, `picture` or `stack` (of pictures, one after another).
         member: Which array of a stack.
-        label: Its class, or several as `a|b`; "" where nothing says.
+        label: Its class, or several as `a|b`; None where nothing says.
         split: `train` or `held-out` where the data set comes in parts of its own, else "".
     """
 
@@ -143,7 +144,7 @@ class Scan:
     frame: int = -1
     kind: str = "series"
     member: str = ""
-    label: str = ""
+    label: str | None = None
     split: str = ""
 
 
@@ -219,6 +220,11 @@ def walk(source: Path, leave_out: Sequence[Path] = ()) -> list[tuple[Path, Place
     if not any_file:
         raise InputError("the input folder is empty", fix="check the path, or what the platform mounts there (XNAT: path translation)")
     return files
+
+
+def name_matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a file name fits one of the patterns, or there are none; case does not matter."""
+    return not patterns or any(fnmatch.fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)
 
 
 def content_identity(path: Path) -> str:

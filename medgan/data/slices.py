@@ -6,8 +6,10 @@ import errno
 import hashlib
 import io
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel
 import numpy as np
@@ -19,12 +21,14 @@ from torch import Tensor
 from medgan.data import geometry, quality
 from medgan.data.masks import LabelMap, resample_labels
 from medgan.data.photometry import Display
+from medgan.data.pictures import one_grey, read_picture
 from medgan.data.quiet import quiet
 from medgan.data.recipe import Recipe
 from medgan.data.scans import Excluded, Scan, Volume, content_identity
 from medgan.data.series import SeriesReader
+from medgan.data.stacks import labels_of, pictures_of
 from medgan.data.volumes import read_volume
-from medgan.data.windowing import to_grey, window_for
+from medgan.data.windowing import Window, to_grey, window_for
 from medgan.errors import DataError
 
 # Air is at -1000 HU, fat near -100: both are in every CT, also in one clipped to -200. Interpolated MR has a few such values too
@@ -57,7 +61,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One kept image: where it lies in the spool, and what the manifest says of it."""
+    """One kept image: where it lies in the spool, and what the manifest says of it; `label` is None where nothing names its class."""
 
     slice_index: int
     mask_pixels: int
@@ -65,6 +69,7 @@ class Picture:
     length: int
     sha256: str
     pixels: str
+    label: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -86,7 +91,8 @@ class Outcome:
     n_slices: int = 0
     rows: int = 0
     columns: int = 0
-    spacing_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    channels: int = 1
+    spacing_mm: tuple[float, ...] = ()
     orientation: str = ""
     level: float = 0.0
     width: float = 0.0
@@ -162,6 +168,16 @@ def cut_scan(job: Job) -> Outcome:
 
 
 def _cut(job: Job, outcome: Outcome) -> None:
+    with job.spool.open("wb") as spool:
+        if job.scan.kind == "stack":
+            _cut_stack(job, outcome, spool)
+        elif job.scan.kind == "picture":
+            _cut_picture(job, outcome, spool)
+        else:
+            _cut_volume(job, outcome, spool)
+
+
+def _cut_volume(job: Job, outcome: Outcome, spool: BinaryIO) -> None:
     scan, recipe = job.scan, job.recipe
     loaded = load(scan)
     outcome.excluded += [Excluded(level="file", identity=content_identity(path), reason=reason) for path, reason in loaded.skipped]
@@ -171,48 +187,138 @@ def _cut(job: Job, outcome: Outcome) -> None:
     values = torch.where(torch.isfinite(loaded.values), loaded.values, torch.nan)
     _check(values, loaded, recipe)
 
-    volume, affine = geometry.towards_lps(values, loaded.affine)
+    volume, affine = (values, loaded.affine) if recipe.plane == "stored" else geometry.towards_lps(values, loaded.affine)
     frames = geometry.pictures(volume, recipe.plane)
     spacing = geometry.picture_spacing(geometry.spacing_of(affine), recipe.plane)
     selected = _label_frames(job, loaded)
     outcome.n_slices, outcome.rows, outcome.columns = frames.shape
     outcome.spacing_mm = spacing
-    outcome.upsampling = geometry.upsampling((outcome.rows, outcome.columns), recipe.size)
+    outcome.upsampling = geometry.upsampling((outcome.rows, outcome.columns), recipe.size, recipe.fit)
     window = window_for(recipe, volume, loaded.display)
     outcome.level, outcome.width = window.level, window.width
     if recipe.intensity == "display" and loaded.display and loaded.display.windows > 1:
         outcome.notes = [*outcome.notes, "several windows in the header, the first taken"]
 
     left_out: dict[str, list[int]] = defaultdict(list)
-    with job.spool.open("wb") as spool:
-        for index, frame in enumerate(frames):
-            mask_pixels = int(selected[index].count_nonzero()) if selected is not None else 0
-            if selected is not None and mask_pixels < recipe.min_mask_pixels:
-                left_out[quality.NO_LABEL].append(index)
-                continue
-            grey = window(frame.contiguous())
-            if reason := quality.fault(to_grey(grey).numpy()):
+    for index, frame in enumerate(frames):
+        mask_pixels = int(selected[index].count_nonzero()) if selected is not None else 0
+        if selected is not None and mask_pixels < recipe.min_mask_pixels:
+            left_out[quality.NO_LABEL].append(index)
+        elif selected is not None and recipe.paper_compatible and "lose-last-slice" in recipe.paper_rules and index == len(frames) - 1:
+            left_out[quality.LOST_BY_PAPER].append(index)
+        else:
+            grey = window(frame.contiguous()).numpy()
+            if reason := _keep(grey, recipe, outcome, spool, index=index, label=scan.label, mask_pixels=mask_pixels, spacing=spacing[1:]):
                 left_out[reason].append(index)
-                continue
-            image = geometry.resize(geometry.square(grey.numpy(), spacing[1:]), recipe.size)
-            pixels = to_grey(torch.from_numpy(np.ascontiguousarray(image))).numpy()
-            png = encode(pixels)
-            outcome.pictures.append(
-                Picture(
-                    slice_index=index,
-                    mask_pixels=mask_pixels,
-                    offset=spool.tell(),
-                    length=len(png),
-                    sha256=hashlib.sha256(png).hexdigest(),
-                    pixels=hashlib.sha256(pixels.tobytes()).hexdigest(),
-                )
-            )
-            spool.write(png)
-    for reason, indices in left_out.items():
-        outcome.excluded.append(Excluded(level="slice", identity="", reason=reason, count=len(indices), slices=ranges(indices)))
+    _leave_out(outcome, left_out)
     if outcome.pictures:
         kept = volume if selected is None else frames[[picture.slice_index for picture in outcome.pictures]]
         outcome.percentiles = _percentiles(kept)
+
+
+def _cut_picture(job: Job, outcome: Outcome, spool: BinaryIO) -> None:
+    """A picture in a file: no place in space, no unit; its class may be wanted or not."""
+    scan, recipe = job.scan, job.recipe
+    outcome.n_slices, outcome.columns, outcome.rows = 1, *scan.shape[:2]
+    outcome.upsampling = geometry.upsampling((outcome.rows, outcome.columns), recipe.size, recipe.fit)
+    if not class_wanted(scan.label, recipe):
+        outcome.content = content_identity(scan.files[0])
+        _leave_out(outcome, {quality.OTHER_CLASS: [0]})
+        return
+    picture = read_picture(scan.files[0], recipe.colour)
+    outcome.content = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
+    outcome.channels = 3 if picture.ndim == 3 else 1
+    # What the header says of a camera's orientation turns rows and columns.
+    outcome.rows, outcome.columns = picture.shape[:2]
+    values = torch.from_numpy(picture)
+    window = window_for(recipe, values)
+    outcome.level, outcome.width = window.level, window.width
+    if reason := _keep(window(values).numpy(), recipe, outcome, spool, index=0, label=scan.label):
+        _leave_out(outcome, {reason: [0]})
+    else:
+        outcome.percentiles = _percentiles(values)
+
+
+def _cut_stack(job: Job, outcome: Outcome, spool: BinaryIO) -> None:
+    """The pictures of a stack one after another; each is an image of its own, of nobody in particular."""
+    scan, recipe = job.scan, job.recipe
+    labels = [name_of_class(label, recipe) for label in labels_of(scan)]
+    outcome.columns, outcome.rows, outcome.n_slices = scan.shape
+    outcome.upsampling = geometry.upsampling((outcome.rows, outcome.columns), recipe.size, recipe.fit)
+    left_out: dict[str, list[int]] = defaultdict(list)
+    digest = hashlib.sha256(repr(scan.shape).encode())
+    window = Window(127.5, 255)
+    outcome.level, outcome.width = window.level, window.width
+    sample = []
+    for index, (pixels, label) in enumerate(zip(pictures_of(scan), labels, strict=True)):
+        digest.update(pixels.tobytes())
+        if not class_wanted(label, recipe):
+            left_out[quality.OTHER_CLASS].append(index)
+            continue
+        picture = one_grey(pixels, recipe.colour) if pixels.ndim == 3 else pixels.astype(np.float32)
+        outcome.channels = max(outcome.channels, 3 if picture.ndim == 3 else 1)
+        if reason := _keep(window(torch.from_numpy(picture)).numpy(), recipe, outcome, spool, index=index, label=label):
+            left_out[reason].append(index)
+        else:
+            sample.append(pixels.reshape(-1)[:: max(1, pixels.size // 64)])
+    outcome.content = digest.hexdigest()
+    _leave_out(outcome, left_out)
+    if sample:
+        outcome.percentiles = _percentiles(torch.from_numpy(np.concatenate(sample)).float())
+
+
+def _keep(
+    grey: np.ndarray,
+    recipe: Recipe,
+    outcome: Outcome,
+    spool: BinaryIO,
+    *,
+    index: int,
+    label: str | None,
+    mask_pixels: int = 0,
+    spacing: tuple[float, float] = (1.0, 1.0),
+) -> str:
+    """Write one image in [0, 1], (rows, columns) or (rows, columns, 3), into the spool, or give the reason to leave it out."""
+    if reason := quality.fault(to_grey(torch.from_numpy(grey)).numpy(), recipe.min_foreground, constant_only=recipe.paper_compatible):
+        return reason
+    image = geometry.fit(grey, spacing, recipe.size, recipe.fit)
+    pixels = to_grey(torch.from_numpy(np.ascontiguousarray(image))).numpy()
+    png = encode(pixels)
+    # (C, H, W), as `identity_of` has it.
+    channels_first = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    outcome.pictures.append(
+        Picture(
+            slice_index=index,
+            mask_pixels=mask_pixels,
+            offset=spool.tell(),
+            length=len(png),
+            sha256=hashlib.sha256(png).hexdigest(),
+            pixels=hashlib.sha256(channels_first.tobytes()).hexdigest(),
+            label=label,
+        )
+    )
+    spool.write(png)
+    return ""
+
+
+def _leave_out(outcome: Outcome, left_out: Mapping[str, list[int]]) -> None:
+    for reason, indices in left_out.items():
+        outcome.excluded.append(Excluded(level="slice", identity="", reason=reason, count=len(indices), slices=ranges(indices)))
+
+
+def name_of_class(label: str | None, recipe: Recipe) -> str | None:
+    """Class numbers, `0|3`, as the recipe's names."""
+    if not label or not recipe.classes:
+        return label
+    numbers = [int(number) for number in label.split("|")]
+    if max(numbers) >= len(recipe.classes):
+        raise DataError(f"a label of {max(numbers)}, the recipe has {len(recipe.classes)} classes")
+    return "|".join(recipe.classes[number] for number in numbers)
+
+
+def class_wanted(label: str | None, recipe: Recipe) -> bool:
+    """Whether an image is of the class that is asked for."""
+    return not recipe.only_class or (label is not None and recipe.only_class in label.split("|"))
 
 
 def _check(values: Tensor, loaded: Loaded, recipe: Recipe) -> None:
@@ -223,7 +329,11 @@ def _check(values: Tensor, loaded: Loaded, recipe: Recipe) -> None:
         raise DataError("less than 1 % of the values are at -100 or below, so they are not HU")
     # Missing slices do not matter to pictures in the plane they were acquired in; across it the anatomy would be squeezed.
     acquired = int(nibabel.io_orientation(loaded.affine)[2][0])
-    if geometry.CUTS[recipe.plane].across != acquired and any(note.startswith(("gaps", "uneven")) for note in loaded.notes):
+    if (
+        recipe.plane != "stored"
+        and geometry.CUTS[recipe.plane].across != acquired
+        and any(note.startswith(("gaps", "uneven")) for note in loaded.notes)
+    ):
         raise DataError(f"slices are missing or uneven, so there is no {recipe.plane} plane")
 
 
@@ -235,7 +345,8 @@ def _label_frames(job: Job, loaded: Loaded) -> Tensor | None:
     wanted = (labels == job.recipe.mask_label).astype(np.uint8)
     x, y, z = loaded.values.shape
     on_grid = resample_labels(wanted, labels_affine, (x, y, z), loaded.affine, loaded.origins)
-    turned, _ = geometry.towards_lps(torch.from_numpy(on_grid), loaded.affine)
+    grid = torch.from_numpy(on_grid)
+    turned = grid if job.recipe.plane == "stored" else geometry.towards_lps(grid, loaded.affine)[0]
     return geometry.pictures(turned, job.recipe.plane)
 
 
@@ -254,7 +365,7 @@ def _percentiles(values: Tensor) -> tuple[float, ...]:
 
 
 def encode(pixels: np.ndarray) -> bytes:
-    """An (H, W) uint8 image as an 8-bit grey PNG without metadata."""
+    """An (H, W) or (H, W, 3) uint8 image as an 8-bit PNG without metadata."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()

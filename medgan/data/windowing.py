@@ -173,6 +173,29 @@ class PercentileWindow(Transform):
         return Window(level=float(low + high) / 2, width=float(high - low))
 
 
+class SliceRange(Transform):
+    """Map each *slice* to its own range and cut to 8 bits, as the papers' published preprocessing does.
+
+    Only for comparison with images made so: an organ's grey then depends on what else lies in the slice.
+
+    Args:
+        before: Window that is applied first, or None.
+    """
+
+    level = 0.0
+    width = 0.0
+
+    def __init__(self, before: Window | None = None) -> None:
+        self.before = before
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """One slice in [0, 1], whole numbers of 255ths, rounded down; NaN and a constant slice become 0."""
+        low = torch.where(torch.isnan(image), torch.inf, image).min()
+        values = (torch.nan_to_num(image, nan=float(low)) if self.before is None else self.before(image)).double()
+        span = values.max() - values.min()
+        return torch.floor((values - values.min()) / span * 255) / 255 if span > 0 else torch.zeros_like(values)
+
+
 def window_for(recipe: Recipe, volume: Tensor, display: Display | None = None) -> Grey:
     """The one mapping that a recipe gives a volume.
 
@@ -189,6 +212,8 @@ def window_for(recipe: Recipe, volume: Tensor, display: Display | None = None) -
 
 
 def _window(recipe: Recipe, volume: Tensor, display: Display | None) -> Grey:
+    if recipe.paper_compatible and "slice-range" in recipe.paper_rules:
+        return SliceRange(Window(recipe.level, recipe.width) if recipe.intensity == "window" else None)
     if recipe.intensity == "window":
         return Window(recipe.level, recipe.width)
     if recipe.intensity == "percentile":

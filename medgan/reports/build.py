@@ -296,7 +296,7 @@ def _commands(results: Results) -> list[tuple[str, str]]:
         start = f"medgan prepare SCANS DATA.zip --recipe {shlex.quote(str(name))}"
         options = (
             "masks", "mask_label", "window", "window_preset", "size", "plane", "min_mask_pixels", "series", "kernel", "thickness", "derived",
-            "frames", "only_class", "labels", "split", "paper_compatible", "held_out", "pseudonym_key", "seed",
+            "frames", "fit", "only_class", "labels", "split", "paper_compatible", "held_out", "pseudonym_key", "seed",
         )  # fmt: skip
         commands.append(("Scans to dataset", command_line(start, prepare, options, PrepareConfig())))
     if results.config:

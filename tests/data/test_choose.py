@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from medgan.data.choose import choose, name_matches, patient_of
+from medgan.data.choose import choose, patient_of
 from medgan.data.recipe import Recipe
-from medgan.data.scans import Place, find_scans, walk
+from medgan.data.scans import Place, find_scans, name_matches, walk
 from tests.phantoms import affine_for, body, ct_series, write_nifti
 
 CT = Recipe(name="ct", title="", source="", modality="CT", intensity="window", width=400.0)

@@ -15,4 +15,6 @@ RECIPE = Recipe(
     mask_label=1,
     min_mask_pixels=1,
     size=512,
+    paper_images=10_600,
+    paper_rules=("slice-range", "lose-last-slice"),
 )
