@@ -6,6 +6,7 @@ NaN marks pixels without a measurement (padding); it becomes black and is left o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -224,7 +225,8 @@ def _window(recipe: Recipe, volume: Tensor, display: Display | None) -> Grey:
         if display.function == "TABLE":
             return Table(display.table, display.first)
         if display.function:
-            return {"LINEAR": DicomWindow, "LINEAR_EXACT": Window, "SIGMOID": Sigmoid}[display.function](display.center, display.width)
+            functions: dict[str, Callable[[float, float], Grey]] = {"LINEAR": DicomWindow, "LINEAR_EXACT": Window, "SIGMOID": Sigmoid}
+            return functions[display.function](display.center, display.width)
     # A header without a window leaves the range to the viewer: the volume's own.
     if recipe.intensity == "minmax" or (recipe.intensity == "display" and display):
         return PercentileWindow(0, 100, foreground=False).fit(volume)

@@ -52,7 +52,7 @@ def test_a_high_bit_that_is_not_the_last_stored_one(tmp_path):
 @pytest.mark.parametrize(("stored", "high"), [(17, 16), (0, 0), (12, 5)])
 def test_bits_that_cannot_be_are_refused(tmp_path, stored, high):
     data = dicom_slice(np.zeros((4, 4), np.uint16), (0, 0, 0), BitsStored=stored, HighBit=high)
-    with pytest.raises(Exception, match="(?i)bits"):
+    with pytest.raises(Exception, match=r"(?i)bits"):
         stored_values(read_dicom(save(data, tmp_path / "a")))
 
 
