@@ -37,7 +37,7 @@ class Figure:
 
 def figures(results: Results) -> list[Figure]:
     """The figures a run has numbers for, in reading order."""
-    found = [_fid(results), _losses(results), _scores(results), _augmentation(results)]
+    found = [_fid(results), _losses(results), _scores(results), _augmentation(results), _diversity(results), _held_out(results)]
     return [figure for figure in found if figure]
 
 
@@ -175,7 +175,7 @@ def _scores(results: Results) -> Figure | None:
 
 
 def _augmentation(results: Results) -> Figure | None:
-    if not results.trace("Progress/augment"):
+    if not results.trace("Progress/augment") or results.config.get("augment") == "none":
         return None
     target = number(results.config.get("ada_target"))
     return _lines(
@@ -186,6 +186,29 @@ def _augmentation(results: Results) -> Figure | None:
         "ADA raises its probability p while the mean sign of the discriminator on real images lies above the target.",
         [("Progress/augment", "augmentation p", BLUE, "-"), ("Loss/signs/real", "sign on real images", GREEN, "--")],
         level=(target, "target") if target and results.trace("Loss/signs/real") else None,
+    )
+
+
+def _diversity(results: Results) -> Figure | None:
+    return _lines(
+        results,
+        "diversity",
+        "Diversity of samples",
+        "relative to real images",
+        "How far apart the same 64 samples lie, and each from its nearest other. At 1 they are as varied as the real images; a fall towards 0 is a collapse.",
+        [("Diversity/distance", "mean distance", BLUE, "-"), ("Diversity/nearest", "distance to the nearest", ORANGE, "--")],
+        level=(1.0, "real images"),
+    )
+
+
+def _held_out(results: Results) -> Figure | None:
+    return _lines(
+        results,
+        "held_out",
+        "Taken for real by the discriminator",
+        "share of images",
+        "Both sets are real. Where the held-out patients fall below the training images, the discriminator knows the latter by heart.",
+        [("Overfit/train", "training images", GREEN, "-"), ("Overfit/held_out", "held-out images", ORANGE, "--")],
     )
 
 

@@ -97,7 +97,9 @@ class Watch:
         alarm = alarms.diversity_alarm(
             distance, nearest, was_diverse=state.watch.get("diverse", False), kimg=state.nimg / 1000, kimg_total=self.config.kimg
         )
-        state.watch["diverse"] = state.watch.get("diverse", False) or not alarms.is_low(distance, nearest)
+        # Random weights make images that are far apart (1.4 times the real, measured on chest X-rays) and of nothing.
+        if state.step > 1 and not alarms.is_low(distance, nearest):
+            state.watch["diverse"] = True
         return alarm
 
     def _overfit(self, state: State, row: dict[str, Any]) -> Alarm | None:

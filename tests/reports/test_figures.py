@@ -68,6 +68,24 @@ def test_a_run_without_augmentation_has_no_figure_of_it(tmp_path):
     assert [figure.name for figure in figures(read_results(tmp_path))] == ["losses"]
 
 
+def test_a_run_told_to_augment_nothing_has_no_figure_of_it(tmp_path):
+    lines(tmp_path / "stats.jsonl", ticks())
+    (tmp_path / "config.json").write_text('{"augment": "none"}')
+    assert [figure.name for figure in figures(read_results(tmp_path))] == ["losses", "scores"]
+
+
+def test_the_watch_is_drawn_where_it_looked(tmp_path):
+    rows = ticks()
+    rows[0] |= {"Diversity/distance": 0.2, "Diversity/nearest": 0.1, "Overfit/train": 0.5, "Overfit/held_out": 0.5}
+    rows[4] |= {"Diversity/distance": 0.9, "Diversity/nearest": 0.8, "Overfit/train": 0.8, "Overfit/held_out": 0.4}
+    lines(tmp_path / "stats.jsonl", rows)
+    found = {figure.name: figure for figure in figures(read_results(tmp_path))}
+    distance, nearest, level = axes_of(found["diversity"]).lines
+    assert (list(distance.get_xdata()), list(distance.get_ydata())) == ([0.25, 1.25], [0.2, 0.9])
+    assert (list(nearest.get_ydata()), set(level.get_ydata())) == ([0.1, 0.8], {1.0})
+    assert "training images 0.5 at 0.25 kimg, 0.8 at 1.25 kimg; held-out images 0.5 at 0.25 kimg, 0.4 at 1.25 kimg" in found["held_out"].alt
+
+
 def test_a_fid_over_decades_gets_a_logarithmic_axis(tmp_path):
     for values, scale in (([300.0, 5.0], "log"), ([300.0, 200.0], "linear"), ([300.0, 0.0], "linear")):
         lines(tmp_path / "metrics.jsonl", [{"kimg": n + 1, **evaluation(value)} for n, value in enumerate(values)])

@@ -25,6 +25,17 @@ def test_the_paper_preset_is_the_paper():
     assert config.kimg / config.tick_kimg == 6250
 
 
+def test_fp32_means_without_tf32():
+    import torch
+
+    from medgan.machine import set_precision
+
+    set_precision("tf32")
+    set_precision(preset("paper-2210.03786", size=512).precision)
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+
+
 # batch, mbstd, fmaps x 32768, lr, gamma, ema kimg, ramp, map layers (STYLEGAN2-ADA.md 6.5, on the reference's number of GPUs).
 OFFICIAL = {
     ("auto", 256, 8): (64, 4, 0.5, 0.0025, 0.0002 * 256**2 / 64, 20, 0.05, 2),

@@ -32,6 +32,7 @@ def _watch(data, held_out=None, config: TrainConfig | None = None, samples: int 
     config = config or tiny(kimg=1000)
     batches = Batches(data, mirror=False, seed=0, device=CPU)
     state = states.build(config, size=data.resolution, channels=data.channels, c_dim=batches.c_dim, device=CPU)
+    state.step = 100
     return Watch(config, batches, samples=samples, augment=Augment(()), held_out=held_out), state
 
 
@@ -53,6 +54,15 @@ def test_a_collapse_rings_once_and_again_only_after_it_had_gone(tmp_path):
     assert rows[1]["Diversity/distance"] == 0
     assert rows[4]["Diversity/distance"] > 0.5 > rows[4]["Diversity/nearest"] == 0
     assert state.watch["on"] == ["W_DIVERSITY"]
+
+
+def test_the_variety_of_random_weights_is_none_to_lose(tmp_path):
+    data = discs(tmp_path / "data", n=24)
+    watch, state = _watch(data)
+    state.step = 1
+    watch.look(state, _real(data, range(12)))
+    state.step = 2
+    assert "alarms" not in watch.look(state, _real(data, [0] * 12))
 
 
 def test_an_alarm_stays_on_at_ticks_without_a_snapshot(tmp_path):
