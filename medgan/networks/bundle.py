@@ -24,11 +24,21 @@ from medgan.runs import save_tensors, sha256, write_json, write_text
 
 METADATA = "configs/metadata.json"
 MODEL = "models/model.pt"
+DISCRIMINATOR = "models/discriminator.pt"
 FORMAT = 1
 DISCLAIMER = "Synthetic images are for research; they are not for diagnostic use."
 
 
-def write_bundle(folder: Path, G: nn.Module, *, family: str, arguments: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+def write_bundle(
+    folder: Path,
+    G: nn.Module,
+    *,
+    family: str,
+    arguments: Mapping[str, Any],
+    details: Mapping[str, Any],
+    D: tuple[nn.Module, Mapping[str, Any]] | None = None,
+    made_by: str = "medgan train",
+) -> None:
     """Write a generator as a MONAI bundle; each file is replaced atomically, the metadata last.
 
     Args:
@@ -36,18 +46,24 @@ def write_bundle(folder: Path, G: nn.Module, *, family: str, arguments: Mapping[
         G: The generator whose weights are kept (the running average of a training).
         family: Its family's name in NETWORKS.
         arguments: Its constructor arguments.
-        details: What else to remember: recipe, kimg, metric, dataset identity.
+        details: What else to remember: recipe, kimg, metric, dataset identity, source of the weights.
+        D: The discriminator with its constructor arguments, for transfer learning; None leaves it out.
+        made_by: The command that writes it.
     """
     save_tensors(folder / MODEL, {name: tensor.detach().cpu().clone() for name, tensor in G.state_dict().items()})
+    discriminator = {}
+    if D is not None:
+        save_tensors(folder / DISCRIMINATOR, {name: tensor.detach().cpu().clone() for name, tensor in D[0].state_dict().items()})
+        discriminator = {"discriminator": {"arguments": dict(D[1]), "sha256": sha256(folder / DISCRIMINATOR)}}
     size, channels = arguments["img_resolution"], arguments["img_channels"]
     metadata = {
         "version": medgan.__version__,
-        "changelog": {medgan.__version__: "written by medgan train"},
+        "changelog": {medgan.__version__: f"written by {made_by}"},
         "monai_version": version("monai"),
         "pytorch_version": torch.__version__.split("+")[0],
         "name": "medgan generator",
         "task": "unconditional generation of 2-D medical images",
-        "description": f"A {family} generator of {size} x {size} pixel images, trained by medgan.",
+        "description": f"A {family} generator of {size} x {size} pixel images, written by {made_by}.",
         "intended_use": DISCLAIMER,
         "copyright": "the trainer of this model",
         "network_data_format": {
@@ -72,7 +88,14 @@ def write_bundle(folder: Path, G: nn.Module, *, family: str, arguments: Mapping[
                 }
             },
         },
-        "medgan": {"format": FORMAT, "family": family, "arguments": dict(arguments), "model_sha256": sha256(folder / MODEL), **details},
+        "medgan": {
+            "format": FORMAT,
+            "family": family,
+            "arguments": dict(arguments),
+            "model_sha256": sha256(folder / MODEL),
+            **discriminator,
+            **details,
+        },
     }
     network = NETWORKS.get(family).generator
     inference = {
@@ -117,6 +140,9 @@ def model_card(metadata: Mapping[str, Any]) -> str:
         ("Chosen by", about.get("chosen_by", "the last snapshot")),
         ("Weights SHA-256", f"`{about['model_sha256']}`"),
     ]
+    if source := about.get("source"):
+        facts += [("Started from" if "dataset" in about else "Imported from", f"{source.get('kind', 'a network file')}, sha256 `{source['sha256']}`")]
+        facts += [("Licence of those weights", source["licence"])] if source.get("licence") else []
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts)
     return f"""# {metadata["name"]}
 
@@ -181,16 +207,37 @@ def read_bundle(bundle: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     metadata = read_metadata(bundle)
     about = metadata["medgan"]
-    model = _read(bundle, MODEL)
-    if hashlib.sha256(model).hexdigest() != about["model_sha256"]:
-        raise DataError("the bundle's weights are not those its metadata names (sha256)", fix="take the bundle from its run again")
     G = NETWORKS.get(about["family"]).generator(**about["arguments"])
-    try:
-        weights = torch.load(io.BytesIO(model), map_location="cpu", weights_only=True)
-        G.load_state_dict(weights)
-    except Exception as error:
-        raise DataError(
-            f"the bundle's weights cannot be read or do not fit its metadata ({type(error).__name__})",
-            fix="take the bundle from its run again",
-        ) from None
+    _load(bundle, MODEL, about["model_sha256"], G)
     return G.eval().requires_grad_(False), metadata
+
+
+def read_discriminator(bundle: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The discriminator of a bundle, in eval mode on the CPU, and its constructor arguments.
+
+    Raises:
+        InputError: There is no bundle, or it holds no discriminator.
+        DataError: The weights do not fit what the metadata says.
+    """
+    about = read_metadata(bundle)["medgan"]
+    if "discriminator" not in about:
+        raise InputError("the bundle holds no discriminator", fix="give the run folder it came from, or a bundle of `medgan import`")
+    arguments = about["discriminator"]["arguments"]
+    D = NETWORKS.get(about["family"]).discriminator(**arguments)
+    _load(bundle, DISCRIMINATOR, about["discriminator"]["sha256"], D)
+    return D.eval().requires_grad_(False), arguments
+
+
+def _load(bundle: Path, name: str, digest: str, network: nn.Module) -> None:
+    """Fill a network with a bundle's weights, once they are known to be those that the metadata names."""
+    again = "take the bundle from its run again"
+    try:
+        content = _read(bundle, name)
+    except (OSError, KeyError, zipfile.BadZipFile):
+        raise DataError(f"the bundle lacks {name}", fix=again) from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise DataError("the bundle's weights are not those its metadata names (sha256)", fix=again)
+    try:
+        network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise DataError(f"the bundle's weights cannot be read or do not fit its metadata ({type(error).__name__})", fix=again) from None
