@@ -13,6 +13,7 @@ from medgan.errors import ConfigError, InputError
 from medgan.metrics.evaluate import EvaluateConfig
 
 if TYPE_CHECKING:
+    from medgan.data.dataset import Dataset
     from medgan.metrics.evaluate import Sampler
 
 # A readable path is not asked for here: click's own error would show it, and a path may name a patient.
@@ -86,7 +87,7 @@ def evaluate(
     )
     real_images = open_dataset(real, any_size=True)
     fake_images = open_dataset(fake, any_size=True) if fake is not None else None
-    sample = bundle_sampler(bundle, config) if bundle is not None else None
+    sample = bundle_sampler(bundle, config, real_images) if bundle is not None else None
     with bar("real features") as step:
         evaluator.reference(real_images, step=step)
     with bar("synthetic features") as step:
@@ -96,12 +97,14 @@ def evaluate(
     return result
 
 
-def bundle_sampler(bundle: Path, config: EvaluateConfig) -> Sampler:
-    """The images of a bundle's generator by number, from seed `config.seed` on."""
+def bundle_sampler(bundle: Path, config: EvaluateConfig, real: Dataset) -> Sampler:
+    """The images of a bundle's generator by number, from seed `config.seed` on, with classes as frequent as in the real set."""
     from medgan import machine
+    from medgan.commands.train import labels_for
     from medgan.networks.bundle import read_bundle
     from medgan.sampling.generate import numbered
 
     device = machine.device()
     machine.set_precision("fp32")
-    return numbered(read_bundle(bundle)[0].to(device), config.seed, device=device)
+    G = read_bundle(bundle)[0].to(device)
+    return numbered(G, config.seed, device=device, labels=labels_for(G, real))

@@ -155,7 +155,7 @@ def run_job(
     train_config = config.training(data.resolution)
     trained = run_training(train_config, data, run, weights=weights, resume=config.resume, evaluator=evaluator)
     _generate(config, run)
-    numbers = _evaluate(train_config, run, evaluator)
+    numbers = _evaluate(train_config, data, run, evaluator)
     runs.write_json(run / runs.STATUS, {"time": runs.utc_now(), "status": trained.status, "kimg": f"{trained.kimg:g}", **numbers})
     _export(config, run, folders, trained)
     best = {"best_kimg": f"{trained.best['kimg']:g}"} if trained.best else {}
@@ -189,18 +189,19 @@ def _generate(config: JobConfig, run: Path) -> None:
     generate(config.generating(), run / runs.BUNDLE, run / runs.SYNTHETIC)
 
 
-def _evaluate(config: TrainConfig, run: Path, evaluator: Evaluator | None) -> dict[str, str]:
+def _evaluate(config: TrainConfig, data: Dataset, run: Path, evaluator: Evaluator | None) -> dict[str, str]:
     """metrics.json of the chosen snapshot from fresh images; returns its first metric for the RESULT line."""
     if evaluator is None:
         return {}
     from medgan import machine, runs
+    from medgan.commands.train import labels_for
     from medgan.networks.bundle import read_bundle
     from medgan.progress import bar
     from medgan.sampling.generate import numbered
 
     device = machine.device()
     G, _ = read_bundle(run / runs.BUNDLE)
-    draw = numbered(G.to(device), REPORT_SEED, device=device)
+    draw = numbered(G.to(device), REPORT_SEED, device=device, labels=labels_for(G, data))
     with bar("measuring") as step:
         result = {**evaluator.evaluate(sample=draw, n_fake=config.metric_images, step=step), "seed": REPORT_SEED}
     runs.write_json(run / runs.METRICS, result)

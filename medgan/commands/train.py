@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medgan.config import options_from, resolve, to_json
-from medgan.errors import InputError
+from medgan.errors import DataError, InputError
 from medgan.training.config import PRESETS, TrainConfig, preset
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from medgan.data.dataset import Dataset
     from medgan.metrics.evaluate import Evaluator
     from medgan.training.loop import Trained
@@ -108,7 +110,22 @@ def held_out_beside(data: Dataset) -> Dataset | None:
     from medgan.data.dataset import open_dataset
 
     beside = data.path.with_suffix(".held-out.zip")
-    return open_dataset(beside, show_names=False) if data.path.suffix.lower() == ".zip" and beside.is_file() else None
+    if data.path.suffix.lower() != ".zip" or not beside.is_file():
+        return None
+    try:
+        return open_dataset(beside, show_names=False)
+    except DataError as error:
+        raise DataError(
+            f"in the held-out set beside the dataset: {error.message}", fix="prepare both again, or move the .held-out.zip away"
+        ) from None
+
+
+def labels_for(G: nn.Module, data: Dataset) -> Tensor | None:
+    """The labels of a dataset as a conditional generator takes them; None where either has none, or they are of another length."""
+    from medgan.training.batches import one_hot
+
+    labels = one_hot(data, int(G.c_dim)) if G.c_dim else None  # type: ignore[arg-type]
+    return labels if labels is not None and labels.shape[1] == G.c_dim else None
 
 
 def run_training(
@@ -125,8 +142,6 @@ def run_training(
         evaluator: Made before, or None to make it here.
     """
     from collections.abc import Mapping
-
-    from torch import nn
 
     from medgan import machine, runs
     from medgan.progress import bar, watch
@@ -148,7 +163,7 @@ def run_training(
             evaluator.reference(data, step=step)
 
     def measure(G_ema: nn.Module) -> Mapping[str, Any] | None:
-        draw = numbered(G_ema, SELECTION_SEED, device=device)
+        draw = numbered(G_ema, SELECTION_SEED, device=device, labels=labels_for(G_ema, data))
         return {**evaluator.evaluate(sample=draw, n_fake=config.metric_images), "seed": SELECTION_SEED} if evaluator else None
 
     with watch("training", out / runs.LOG) as on_tick:

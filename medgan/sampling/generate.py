@@ -8,7 +8,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,12 +44,15 @@ class Drawing:
         cutoff: Number of style rows that are truncated, from the coarsest; 0 is all.
         noise: `random` (from the image's own seed), `const` (the network's stored noise) or `none`.
         category: Class of every image; None gives each seed of a conditional generator a class of its own, all alike likely.
+        among: Labels (M, c_dim) of a dataset, of which each seed draws one: classes are then as frequent as there. A comparison with
+            that dataset needs it, and labels that are vectors; `category` is not looked at.
     """
 
     psi: float = 1.0
     cutoff: int = 0
     noise: str = "random"
     category: int | None = None
+    among: Tensor | None = field(default=None, compare=False)
 
     def check(self, G: nn.Module) -> None:
         """Refuse what this generator has not.
@@ -74,7 +77,9 @@ class Drawing:
         return [int(np.random.RandomState(seed).randint(int(G.c_dim))) for seed in seeds]  # type: ignore[arg-type]
 
     def labels(self, G: nn.Module, seeds: Sequence[int]) -> Tensor | None:
-        """One-hot labels (N, c_dim); None for an unconditional generator."""
+        """Labels (N, c_dim), one-hot unless drawn from vectors; None for an unconditional generator."""
+        if G.c_dim and self.among is not None:
+            return self.among[[int(np.random.RandomState(seed).randint(len(self.among))) for seed in seeds]]
         classes = self.classes(G, seeds)
         return None if classes is None else torch.eye(int(G.c_dim))[classes]  # type: ignore[arg-type]
 
@@ -161,15 +166,24 @@ def render(
     return np.concatenate(parts)
 
 
-def numbered(G: nn.Module, first_seed: int, *, device: torch.device | str = "cpu") -> Callable[[int, int], np.ndarray]:
+def numbered(
+    G: nn.Module, first_seed: int, *, device: torch.device | str = "cpu", labels: Tensor | None = None
+) -> Callable[[int, int], np.ndarray]:
     """The images of a generator by number, as a metric asks for them: `draw(start, count)` gives start ... start + count - 1.
 
     Image i is the one of seed `first_seed` + i, untruncated (psi 1), as FID is defined.
+
+    Args:
+        G: Generator on `device`, in eval mode.
+        first_seed: Of image 0.
+        device: Where G is.
+        labels: (M, c_dim) of the set it is compared with: each image draws one, as the official metrics do; None draws all classes alike.
     """
+    drawing = Drawing(among=labels)
 
     def draw(start: int, count: int) -> np.ndarray:
         first = first_seed + start
-        return sample(G, range(first, first + count), device=device)
+        return sample(G, range(first, first + count), drawing, device=device)
 
     return draw
 

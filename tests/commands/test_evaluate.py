@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +87,7 @@ def test_a_bundle_is_sampled_in_fp32_on_the_chosen_device(tmp_path, monkeypatch)
     import torch
 
     from medgan.commands.evaluate import bundle_sampler
+    from medgan.data.dataset import open_dataset
     from medgan.errors import DeviceError
     from medgan.machine import set_precision
     from medgan.metrics.evaluate import EvaluateConfig, Evaluator
@@ -95,12 +97,13 @@ def test_a_bundle_is_sampled_in_fp32_on_the_chosen_device(tmp_path, monkeypatch)
     arguments = {"z_dim": 8, "c_dim": 0, "w_dim": 8, "img_resolution": 16, "img_channels": 1}
     write_bundle(tmp_path / "bundle", Generator(**arguments), family="stylegan2", arguments=arguments, details={})
     set_precision("tf32")
-    bundle_sampler(tmp_path / "bundle", EvaluateConfig())
+    real = open_dataset(Path(folder_of(tmp_path / "real", waves(3, size=16))), any_size=True)
+    bundle_sampler(tmp_path / "bundle", EvaluateConfig(), real)
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
     monkeypatch.setenv("MEDGAN_DEVICE", "nonsense")
     with pytest.raises(DeviceError, match="MEDGAN_DEVICE=nonsense"):
-        bundle_sampler(tmp_path / "bundle", EvaluateConfig())
+        bundle_sampler(tmp_path / "bundle", EvaluateConfig(), real)
     with pytest.raises(DeviceError, match="MEDGAN_DEVICE=nonsense"):
         Evaluator(["fid"])
 

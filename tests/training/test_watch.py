@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from medgan import runs
-from medgan.commands.train import held_out_beside
+from medgan.commands.train import held_out_beside, labels_for
 from medgan.data.dataset import open_dataset
 from medgan.errors import DataError, DivergedError
 from medgan.training import state as states
@@ -199,6 +199,23 @@ def test_the_held_out_zip_beside_a_dataset_is_found(tmp_path):
     assert held_out_beside(open_dataset(tmp_path / "data.zip")).path.name == "data.held-out.zip"
     assert held_out_beside(open_dataset(tmp_path / "data.held-out.zip")) is None
     assert held_out_beside(open_dataset(tmp_path / "pictures")) is None
+    (tmp_path / "data.held-out.zip").write_bytes(b"torn")
+    with pytest.raises(DataError, match="in the held-out set beside the dataset: the dataset is not a readable zip"):
+        held_out_beside(open_dataset(tmp_path / "data.zip"))
+
+
+def test_labels_for_a_comparison_are_those_the_generator_knows(tmp_path):
+    class Takes:
+        def __init__(self, c_dim):
+            self.c_dim = c_dim
+
+    discs(tmp_path / "data", n=3)
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": [[f"img{i:08d}.png", [0.5, i]] for i in range(3)]}))
+    data = open_dataset(tmp_path / "data")
+    assert labels_for(Takes(2), data).tolist() == [[0.5, 0], [0.5, 1], [0.5, 2]]
+    assert labels_for(Takes(0), data) is None
+    assert labels_for(Takes(3), data) is None
+    assert labels_for(Takes(3), discs(tmp_path / "none", n=3)) is None
 
 
 def test_the_number_of_values_that_may_be_not_finite_is_a_setting(tmp_path):
