@@ -37,6 +37,7 @@ class JobConfig:
 
     recipe: str = setting("ct-liver", "what is done to the scans", choices=RECIPES.names(), label="Recipe")
     mask_label: int = setting(0, "keep slices with this label of the masks (0: the recipe's own, -1: every slice)", label="Mask label")
+    mask_name: str = setting("", "keep slices with the segment of this name in DICOM SEG and RT-STRUCT files", label="Mask name")
     window: tuple[float, ...] = setting(
         (),
         "window level and width in the scan's unit, e.g. 50 350 (empty: the recipe's own)",
@@ -48,6 +49,9 @@ class JobConfig:
     plane: str = setting("", "axial, coronal or sagittal (empty: the recipe's own)", label="Plane")
     size: int = setting(256, "side of the images in pixels: 32 to 1024, a power of two", label="Image size (px)")
     held_out: float = setting(0.1, "share of the patients kept from training (from 10 patients on)", label="Held-out share")
+    allow_burned_in: bool = setting(
+        False, "take DICOM images that say that annotation is burned into them", label="Allow burned-in annotation"
+    )
     pseudonym_key: str = setting("", "file with a secret that makes scan keys the same in every run", label="Pseudonym key", metavar="FILE")
     preset: str = setting("standard", "settings of the training", choices=tuple(PRESETS), label="Training preset")
     kimg: float = setting(0.0, "length of the training in thousands of images shown (0: the preset's own)", label="Training length (kimg)")

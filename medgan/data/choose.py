@@ -17,6 +17,7 @@ from medgan.data.pictures import find_pictures
 from medgan.data.recipe import Recipe
 from medgan.data.scans import Excluded, Found, Place, Scan, Volume, content_identity, find_scans, name_matches, volume_scan, walk
 from medgan.data.stacks import find_stacks, is_stack
+from medgan.errors import DataError
 
 NOT_OF_RECIPE = "no file of this recipe's data set"
 UNKNOWN_FORMAT = "file of no known format"
@@ -40,8 +41,11 @@ def choose(
     """
     named = find_scans(walk(Path(masks))).volumes if masks else []
     named_paths = {volume.path.resolve() for volume in named}
-    label_maps = [mask for volume in named if (mask := label_map(volume))]
+    label_maps = [mask for volume in named if (mask := _label_map(volume, found.excluded))]
     volumes = [volume for volume in found.volumes if volume.path.resolve() not in named_paths]
+    if not masks:
+        label_maps += [mask for volume in volumes if volume.kind and (mask := _label_map(volume, found.excluded))]
+    volumes = [volume for volume in volumes if not volume.kind]
     scans = [scan for scan in found.scans if _wanted_series(scan, recipe, found.excluded)] if "series" in recipe.sources else []
     if "volume" in recipe.sources:
         chosen, among = _volumes(volumes, files, found, recipe)
@@ -57,6 +61,14 @@ def choose(
         found.excluded[:] = [item for item in found.excluded if item.reason != UNKNOWN_FORMAT or item.identity not in known]
     scans = [replace(scan, patient=patient_of(scan.place, recipe.patient) or scan.patient) for scan in scans]
     return scans, label_maps
+
+
+def _label_map(volume: Volume, excluded: list[Excluded]) -> LabelMap | None:
+    try:
+        return label_map(volume)
+    except DataError as error:
+        excluded.append(Excluded(level="file", identity=content_identity(volume.path), reason=error.message))
+        return None
 
 
 def sized(recipe: Recipe, scans: Sequence[Scan]) -> Recipe:
@@ -110,12 +122,9 @@ def _volumes(
     label_maps: list[LabelMap] = []
     by_frame = []
     for volume in volumes:
-        if volume.kind:
-            leave_out(volume, f"no image series ({volume.kind})")
-            continue
         named = name_matches(volume.place.name, recipe.files)
         # A file is read whole to tell a label map, so a data set whose names say what is a scan is not asked twice.
-        mask = None if recipe.files and recipe.mask_label == 0 else label_map(volume)
+        mask = None if recipe.files and not recipe.by_mask else label_map(volume)
         if mask:
             label_maps.append(mask)
         elif not named:

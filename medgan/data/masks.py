@@ -1,6 +1,7 @@
 """Label maps: told from scans, matched to them by where they lie in the patient, and brought onto their grid.
 
-A match needs overlap in space; names only choose between label maps (or scans) that all fit.
+A match needs overlap in space, and one frame of reference where both name one; what a mask refers to, patients, names and folders only
+choose between label maps (or scans) that all fit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from medgan.data.scans import Place, Scan, Volume
+from medgan.errors import DataError
 
 MOST_LABELS = 256
 LEAST_OVERLAP = 0.5
@@ -32,7 +34,11 @@ class LabelMap:
         place: Where it lies below the source or the masks folder.
         affine: (4, 4) to RAS mm.
         shape: Voxels along the three axes.
-        labels: The values that occur, 0 left out, ascending.
+        labels: The values that occur, 0 left out, ascending; Segment Numbers of a SEG, ROI Numbers of an RT-STRUCT.
+        kind: SEG or RTSTRUCT, "" for a label map in a volume file.
+        names: What each label is called, in plain words; empty where the format has no names.
+        space: FrameOfReferenceUID, "" where absent.
+        references: SeriesInstanceUIDs of the scans it was drawn on.
     """
 
     path: Path
@@ -40,6 +46,24 @@ class LabelMap:
     affine: np.ndarray
     shape: tuple[int, int, int]
     labels: tuple[int, ...]
+    kind: str = ""
+    names: tuple[tuple[str, ...], ...] = ()
+    space: str = ""
+    references: tuple[str, ...] = ()
+
+    def wanted(self, label: int, name: str = "") -> tuple[int, ...]:
+        """Which of its labels are meant: those of a name where labels have names and one is asked for, else the number.
+
+        Numbers of a SEG or RT-STRUCT follow the order in which organs were drawn, so a recipe asks for them by name.
+        """
+        if name and self.kind:
+            return tuple(number for number, words in zip(self.labels, self.names, strict=True) if plain(name) in words)
+        return (label,) if label in self.labels else ()
+
+
+def plain(text: str) -> str:
+    """A name for comparison: lower case, words of letters and digits parted by blanks (`Liver_1` -> `liver 1`)."""
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
 
 
 def _could_be_labels(values: np.ndarray) -> bool:
@@ -66,12 +90,17 @@ def labels_of(values: np.ndarray) -> tuple[int, ...] | None:
 
 
 def label_map(volume: Volume) -> LabelMap | None:
-    """The label map in a NIfTI or MetaImage file, or None where the file holds a scan (or nothing readable).
+    """The label map in a file, or None where the file holds a scan (or nothing readable).
 
     A middle slice is looked at before the whole, so that a scan is told after a part of it.
+
+    Raises:
+        DataError: A SEG or RT-STRUCT cannot be used.
     """
     from medgan.data.volumes import middle_slice, read_volume
 
+    if volume.kind:
+        return _outlines(volume)
     if len(volume.shape) != 3:
         return None
     try:
@@ -85,6 +114,18 @@ def label_map(volume: Volume) -> LabelMap | None:
     if labels is None:
         return None
     return LabelMap(path=volume.path, place=volume.place, affine=affine, shape=values.shape, labels=labels)
+
+
+def _outlines(volume: Volume) -> LabelMap:
+    from medgan.data.contours import contour_map
+    from medgan.data.segmentations import segment_map
+
+    try:
+        return segment_map(volume) if volume.kind == "SEG" else contour_map(volume)
+    except DataError:
+        raise
+    except Exception as error:  # whatever a broken value makes Python raise
+        raise DataError(f"{volume.kind} unreadable ({type(error).__name__})") from None
 
 
 def coverage(shape: Sequence[int], affine: np.ndarray, other_shape: Sequence[int], other_affine: np.ndarray) -> float:
@@ -121,8 +162,9 @@ def _stem(name: str) -> str:
     return WORDS.sub("", stem).strip("_-. ")
 
 
-def closeness(scan: Scan, mask: LabelMap) -> tuple[int, int, int, int]:
-    """How much the places of a scan and a label map suggest one patient; larger is closer."""
+def closeness(scan: Scan, mask: LabelMap) -> tuple[int, int, int, int, int]:
+    """How much a label map seems to be drawn on a scan: it refers to it; its place suggests the same patient. Larger is closer."""
+    drawn_on = int(any(f"/{uid}/" in scan.series for uid in mask.references if uid))
     same_patient = int(bool(mask.place.patient) and mask.place.patient == scan.place.patient)
     ours, theirs = _stem(scan.place.name), _stem(mask.place.name)
     shared = 0
@@ -133,7 +175,7 @@ def closeness(scan: Scan, mask: LabelMap) -> tuple[int, int, int, int]:
     # Word by word: `patient1` is no beginning of `patient10`.
     words = zip(re.split(r"[_\-. ]", ours), re.split(r"[_\-. ]", theirs), strict=False)
     prefix = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], words))
-    return same_patient, int(bool(ours) and ours == theirs), shared, prefix
+    return drawn_on, same_patient, int(bool(ours) and ours == theirs), shared, prefix
 
 
 @dataclass(frozen=True)
@@ -145,15 +187,19 @@ class Match:
         reason: Why there is none.
         warning: What was ambiguous.
         labels_seen: Labels of all label maps that fit.
+        names_seen: What those of SEG and RT-STRUCT files are called.
+        labels: The labels of `mask` that are wanted.
     """
 
     mask: LabelMap | None
     reason: str = ""
     warning: str = ""
     labels_seen: tuple[int, ...] = ()
+    names_seen: tuple[str, ...] = ()
+    labels: tuple[int, ...] = ()
 
 
-def match(scans: Sequence[Scan], masks: Sequence[LabelMap], label: int) -> list[Match]:
+def match(scans: Sequence[Scan], masks: Sequence[LabelMap], label: int, name: str = "") -> list[Match]:
     """The label map of each scan.
 
     Of those that fit in space, a label map stays with the scans closest to it by patient, name and folder (all of them on
@@ -165,6 +211,8 @@ def match(scans: Sequence[Scan], masks: Sequence[LabelMap], label: int) -> list[
     for mask in sorted(masks, key=lambda m: m.place.parts):
         close = []
         for index, scan in enumerate(scans):
+            if mask.space and scan.space and mask.space != scan.space:
+                continue
             overlap = max(
                 coverage(scan.shape, scan.affine, mask.shape, mask.affine), coverage(mask.shape, mask.affine, scan.shape, scan.affine)
             )
@@ -178,23 +226,51 @@ def match(scans: Sequence[Scan], masks: Sequence[LabelMap], label: int) -> list[
             continue
         for index in best:
             fits[index].append(mask)
-    return [_choose(scan, fit, label, lost) for scan, fit, lost in zip(scans, fits, contested, strict=True)]
+    return [_choose(scan, fit, label, name, lost) for scan, fit, lost in zip(scans, fits, contested, strict=True)]
 
 
-def _choose(scan: Scan, fits: list[LabelMap], label: int, contested: bool) -> Match:
-    seen = tuple(sorted({value for mask in fits for value in mask.labels}))
+def _choose(scan: Scan, fits: list[LabelMap], label: int, name: str, contested: bool) -> Match:
+    seen = tuple(sorted({value for mask in fits if not (name and mask.kind) for value in mask.labels}))
+    names = tuple(sorted({word for mask in fits for words in mask.names for word in words}))
     if not fits:
         reason = "its label map fits scans of several patients equally" if contested else "no label map lies where the scan lies"
         return Match(None, reason=reason)
-    holding = [mask for mask in fits if label in mask.labels]
+    holding = [mask for mask in fits if mask.wanted(label, name)]
     if not holding:
-        return Match(None, reason="no label map has the label", labels_seen=seen)
+        return Match(None, reason="no label map has the label", labels_seen=seen, names_seen=names)
     ranked = sorted(holding, key=lambda m: (not same_grid(scan, m), len(m.labels), m.place.parts))
     warning = ""
     if len(ranked) > 1:
         count = len(ranked[0].labels)
-        warning = f"{len(ranked)} label maps hold label {label}: took the one with {count} label{'s' if count > 1 else ''}"
-    return Match(ranked[0], warning=warning, labels_seen=seen)
+        asked = f"label {label}" if not any(mask.kind for mask in ranked) else "the label"
+        warning = f"{len(ranked)} label maps hold {asked}: took the one with {count} label{'s' if count > 1 else ''}"
+    return Match(ranked[0], warning=warning, labels_seen=seen, names_seen=names, labels=ranked[0].wanted(label, name))
+
+
+def label_on_grid(
+    mask: LabelMap, labels: Sequence[int], shape: tuple[int, int, int], affine: np.ndarray, origins: np.ndarray | None
+) -> np.ndarray:
+    """Where the wanted labels of a label map lie, on the grid of a scan; uint8, 1 inside.
+
+    Args:
+        mask: The label map.
+        labels: Its labels that are wanted.
+        shape: Voxels of the scan.
+        affine: (4, 4) of the scan to RAS mm.
+        origins: (Z, 3) RAS position of each slice's first voxel; None takes the affine's.
+    """
+    from medgan.data.contours import fill
+    from medgan.data.segmentations import read_segments
+    from medgan.data.volumes import read_volume
+
+    if mask.kind == "RTSTRUCT":
+        return fill(mask.path, labels, shape, affine, origins)
+    if mask.kind == "SEG":
+        wanted, own = read_segments(mask.path, labels)
+    else:
+        values, own = read_volume(Volume(path=mask.path, place=mask.place, shape=mask.shape, affine=mask.affine))
+        wanted = np.isin(values, labels).astype(np.uint8)
+    return resample_labels(wanted, own, shape, affine, origins)
 
 
 def resample_labels(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from medgan import machine
 from medgan.config import setting, to_json
 from medgan.data import RECIPES
-from medgan.data.pseudonyms import pseudonyms_from
+from medgan.data.pseudonyms import pseudonyms_from, shown_names
 from medgan.data.recipe import FITS, OTHER_PRESETS, PLANES, SIZES, SPLITS, WINDOW_PRESETS, Recipe, preset_changes
 from medgan.data.spool import cut_into, place, work_folder
 from medgan.errors import ConfigError, DataError, InputError, OutputError
@@ -49,6 +49,7 @@ class PrepareConfig:
     recipe: str = setting("ct-liver", "what is done to the scans; `medgan info` lists the recipes")
     masks: str = setting("", "label maps: a file or a folder (else label maps among the scans are found)", metavar="PATH")
     mask_label: int = setting(0, "keep slices with this label (0: the recipe's own, -1: every slice, no label map needed)")
+    mask_name: str = setting("", "keep slices with the segment of this name in DICOM SEG and RT-STRUCT files", metavar="NAME")
     window: tuple[float, ...] = setting((), "window level and width in the scan's unit, instead of the recipe's", nargs=2, metavar="L W")
     window_preset: str = setting("", "a named window instead of the recipe's", choices=("", *WINDOW_PRESETS, *OTHER_PRESETS))
     size: int = setting(0, f"side of the images in pixels: {', '.join(map(str, SIZES))} (0: the recipe's own)")
@@ -65,6 +66,7 @@ class PrepareConfig:
     split: str = setting("", "part of a data set that comes in parts, instead of the recipe's", choices=("", *SPLITS))
     paper_compatible: bool = setting(False, "do as the recipe's paper did, errors included, to compare with its images")
     held_out: float = setting(0.1, "share of the patients kept from training, for the privacy audit (from 10 patients on)")
+    allow_burned_in: bool = setting(False, "take DICOM images that say that annotation is burned into them")
     pseudonym_key: str = setting("", "file with a secret that makes scan keys the same in every run", metavar="FILE")
     workers: int = setting(0, "processes that read scans at once (0: one per core, as far as the memory reaches)")
     scheduler: str = setting("", "cut the scans on a Dask cluster: address of its scheduler, or its file", metavar="ADDRESS")
@@ -95,7 +97,10 @@ class PrepareConfig:
         if self.window:
             changes |= {"intensity": "window", "preset": "", "level": float(self.window[0]), "width": float(self.window[1])}
         if self.mask_label:
-            changes["mask_label"] = max(self.mask_label, 0)
+            changes |= {"mask_label": max(self.mask_label, 0), "mask_name": ""}
+        if self.mask_name:
+            # A number given beside it is meant for files without names.
+            changes |= {"mask_name": self.mask_name, "mask_label": max(self.mask_label, 0)}
         if self.thickness:
             changes["thickness_mm"] = self.thickness
         if self.derived:
@@ -158,7 +163,7 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
 
     files = walk(source, [out, info, held_out_zip])
     check_writable(out.parent, "OUT's folder")
-    found = find_scans(files)
+    found = find_scans(files, allow_burned_in=config.allow_burned_in)
     scans, masks = choose(files, found, recipe, config.masks, held_out=config.held_out > 0)
     recipe = sized(recipe, scans)
     if not config.overwrite:
@@ -198,10 +203,10 @@ def _match(
     from medgan.data.scans import Excluded
 
     warnings: Counter[str] = Counter()
-    if recipe.mask_label == 0:
+    if not recipe.by_mask:
         return [(scan, Match(None)) for scan in scans], warnings
     pairs = []
-    for scan, found in zip(scans, match(scans, masks, recipe.mask_label), strict=True):
+    for scan, found in zip(scans, match(scans, masks, recipe.mask_label, recipe.mask_name), strict=True):
         if found.warning:
             warnings[found.warning] += 1
         if found.mask is None:
@@ -229,7 +234,7 @@ def _cut_all(matches: Sequence[tuple[Scan, Match]], recipe: Recipe, folder: Path
     from medgan.data.results import Piece
     from medgan.data.slices import Job, Outcome
 
-    chosen = [(scan, match) for scan, match in matches if match.mask or recipe.mask_label == 0]
+    chosen = [(scan, match) for scan, match in matches if match.mask or not recipe.by_mask]
     jobs = [Job(scan=scan, mask=match.mask, recipe=recipe, spool=folder) for scan, match in chosen]
     done: dict[int, tuple[str, Outcome]] = {}
     if jobs:
@@ -312,15 +317,18 @@ def _nothing_left(found: Found, matches: Sequence[tuple[Scan, Match]], recipe: R
     reasons: Counter[str] = Counter()
     for item in found.excluded:
         reasons[item.reason] += item.count
-    seen = sorted({label for _, match in matches for label in match.labels_seen})
-    fitting = any(match.labels_seen for _, match in matches)
-    if recipe.mask_label and matches and fitting and not any(match.mask for _, match in matches):
-        shown = ", ".join(map(str, seen[:20])) + (", ..." if len(seen) > 20 else "")
-        return DataError(
-            f"0 of {total} slices kept: no voxel of label {recipe.mask_label}; labels seen: {shown}", fix=f"--mask-label {seen[0]}"
-        )
+    if recipe.by_mask and matches and not any(match.mask for _, match in matches):
+        labels = sorted({label for _, match in matches for label in match.labels_seen})
+        names = shown_names(name for _, match in matches for name in match.names_seen)
+        if labels or names:
+            seen = [str(label) for label in labels[:20]] + (["..."] if len(labels) > 20 else []) + names
+            wanted = " or ".join(
+                [f"label {recipe.mask_label}"] * bool(recipe.mask_label) + [f'"{recipe.mask_name}"'] * bool(recipe.mask_name)
+            )
+            fix = f"--mask-label {labels[0]}" if labels else f'--mask-name "{names[0]}"'
+            return DataError(f"0 of {total} slices kept: no voxel of {wanted}; labels seen: {', '.join(seen)}", fix=fix)
     listed = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
     fix = ""
-    if recipe.mask_label and matches and not any(match.mask for _, match in matches):
+    if recipe.by_mask and matches and not any(match.mask for _, match in matches):
         fix = "--masks PATH with label maps of these scans, or --mask-label -1 to keep every slice"
     return DataError(f"0 of {total} slices kept: {listed}", fix=fix)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from medgan.errors import ConfigError
@@ -16,6 +17,29 @@ from medgan.errors import ConfigError
 # 64 bits: two of 100,000 scans share a key with probability 3e-10.
 DIGITS = 16
 MINIMUM_BYTES = 16
+
+# Words of which the name of a segment may be made to be shown; any other word may be somebody's name.
+ANATOMY = frozenset(
+    """
+    abdomen adrenal airway aorta artery atrium background bladder blood body bone bowel brain brainstem breast cardiac carotid cartilage caudate
+    caval cava cavity cerebellum cerebrum colon cord core cortex cyst duct duodenum edema endocardium enhancing epicardium esophagus external eye
+    fat femur fluid gallbladder gland glottis grey gray heart hepatic hip humerus iliac inferior kidney larynx left lens lesion liver lobe lower lung
+    lymph mandible mask matter medulla metastasis middle muscle myocardium necrosis nerve node nodule optic organ pancreas parotid pelvis portal
+    prostate pulmonary rectum renal rib right sacrum scapula skin skull spinal spine spleen splenic sternum stomach superior thyroid tissue trachea
+    tumor tumour upper ureter uterus vein ventricle vertebra vertebrae vessel volume wall white
+""".split()  # noqa: SIM905  a page of words is read more easily so
+)
+
+
+def shown_names(names: Iterable[str]) -> list[str]:
+    """Names of segments that may stand in a message: those made of words of anatomy and numbers; of others, only how many there are."""
+    every = set(names)
+    fine = sorted(
+        name
+        for name in every
+        if name and all(word in ANATOMY or len(word) == 1 or (word.isdigit() and len(word) < 3) for word in name.split())
+    )
+    return fine + ([f"{len(every) - len(fine)} other names"] if len(every) > len(fine) else [])
 
 
 class Pseudonyms:

@@ -74,7 +74,9 @@ class Recipe:
         width: Window width, same unit, more than 0 for `window`.
         percentiles: Lower and upper percentile for `percentile`.
         plane: Plane of the images; `stored` takes them as they lie in the file.
-        mask_label: Slices are kept where a label map has this value; 0 keeps every slice.
+        mask_label: Slices are kept where a label map has this value; 0 asks for none.
+        mask_name: Slices are kept where a segment of a SEG or RT-STRUCT with this name is; "" asks by number there too. With neither, every
+            slice is kept.
         min_mask_pixels: How many pixels of the label a kept slice has at least, counted on the scan's own grid.
         min_foreground: Share of pixels above black below which an image counts as empty; 0 drops only what is all black.
         colour: What becomes of a colour picture: `refuse`, `grey` (its luminance), or `keep`.
@@ -109,6 +111,7 @@ class Recipe:
     percentiles: tuple[float, float] = (0.5, 99.5)
     plane: str = "axial"
     mask_label: int = 0
+    mask_name: str = ""
     min_mask_pixels: int = 1
     min_foreground: float = 0.01
     colour: str = "refuse"
@@ -151,6 +154,11 @@ class Recipe:
         if not self.classes and not word.isdecimal():
             raise ConfigError(f"--class {word} is no number", fix="the number of the class, counted from 0")
         return names.get(word.casefold(), word)
+
+    @property
+    def by_mask(self) -> bool:
+        """Whether label maps select the slices."""
+        return bool(self.mask_label or self.mask_name)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON values, in the order of its fields."""

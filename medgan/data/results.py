@@ -197,12 +197,12 @@ class Results:
                 "level": f"{cut.level:g}" if cut.width else "",
                 "width": f"{cut.width:g}" if cut.width else "",
                 "orientation": cut.orientation,
-                "mask_label": self.recipe.mask_label or "",
+                "mask_label": (self.recipe.mask_label or self.recipe.mask_name) if self.recipe.by_mask else "",
                 "split": split,
             }
             for picture in cut.pictures:
                 own = {"sha256": picture.sha256, "slice_index": picture.slice_index}
-                mask_pixels = picture.mask_pixels if self.recipe.mask_label else ""
+                mask_pixels = picture.mask_pixels if self.recipe.by_mask else ""
                 rows.append({"image": image_name(len(rows)), **own, **shared, "mask_pixels": mask_pixels, "label": picture.label or ""})
         return rows
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from medgan.data import geometry, quality
-from medgan.data.masks import LabelMap, resample_labels
+from medgan.data.masks import LabelMap, label_on_grid
 from medgan.data.photometry import Display
 from medgan.data.pictures import one_grey, read_picture
 from medgan.data.quiet import quiet
@@ -125,7 +125,7 @@ def load(scan: Scan) -> Loaded:
             values=torch.from_numpy(np.array(values, np.float32)), affine=affine, origins=None, skipped=[], notes=list(scan.notes)
         )
     with quiet():
-        image = LoadImage()(list(scan.files), reader=SeriesReader(frames=scan.file_frames, skip_broken=True))
+        image = LoadImage()(list(scan.files), reader=SeriesReader(frames=scan.file_frames, skip_broken=True, allow_burned_in=True))
     meta = image.meta
     return Loaded(
         values=image.as_tensor(),
@@ -340,11 +340,9 @@ def _check(values: Tensor, loaded: Loaded, recipe: Recipe) -> None:
 def _label_frames(job: Job, loaded: Loaded) -> Tensor | None:
     if job.mask is None:
         return None
-    mask = job.mask
-    labels, labels_affine = read_volume(Volume(path=mask.path, place=mask.place, shape=mask.shape, affine=mask.affine))
-    wanted = (labels == job.recipe.mask_label).astype(np.uint8)
+    labels = job.mask.wanted(job.recipe.mask_label, job.recipe.mask_name)
     x, y, z = loaded.values.shape
-    on_grid = resample_labels(wanted, labels_affine, (x, y, z), loaded.affine, loaded.origins)
+    on_grid = label_on_grid(job.mask, labels, (x, y, z), loaded.affine, loaded.origins)
     grid = torch.from_numpy(on_grid)
     turned = grid if job.recipe.plane == "stored" else geometry.towards_lps(grid, loaded.affine)[0]
     return geometry.pictures(turned, job.recipe.plane)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # What does not change the images of a scan: where it lies and whose it is.
 NOT_CONTENT = ("place", "patient", "session", "series", "spool")
 # Packages whose version may change a pixel or the bytes of a PNG.
-PACKAGES = ("numpy", "pillow", "monai", "torch", "pydicom", "nibabel")
+PACKAGES = ("numpy", "pillow", "monai", "torch", "pydicom", "nibabel", "SimpleITK", "highdicom", "pyjpegls", "pylibjpeg-openjpeg")
 # Headers whose voxels lie in a second file.
 DATA_BESIDE = {".mhd": b"elementdatafile", ".nhdr": b"data file", ".hdr": b""}
 

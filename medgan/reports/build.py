@@ -295,8 +295,8 @@ def _commands(results: Results) -> list[tuple[str, str]]:
     if name := prepare.get("recipe"):
         start = f"medgan prepare SCANS DATA.zip --recipe {shlex.quote(str(name))}"
         options = (
-            "masks", "mask_label", "window", "window_preset", "size", "plane", "min_mask_pixels", "series", "kernel", "thickness", "derived",
-            "frames", "fit", "only_class", "labels", "split", "paper_compatible", "held_out", "pseudonym_key", "seed",
+            "masks", "mask_label", "mask_name", "window", "window_preset", "size", "plane", "min_mask_pixels", "series", "kernel", "thickness", "derived",
+            "frames", "fit", "only_class", "labels", "split", "paper_compatible", "held_out", "allow_burned_in", "pseudonym_key", "seed",
         )  # fmt: skip
         commands.append(("Scans to dataset", command_line(start, prepare, options, PrepareConfig())))
     if results.config:
@@ -313,8 +313,8 @@ def _commands(results: Results) -> list[tuple[str, str]]:
 def _recipe_settings(results: Results) -> dict[str, Any]:
     """The settings of `prepare` that lead to the stored recipe, for a run folder that knows the recipe only."""
     recipe = results.dataset.recipe if results.dataset else {}
-    settings = {name: recipe.get(name) for name in ("mask_label", "size", "plane", "min_mask_pixels")}
-    if settings["mask_label"] == 0:
+    settings = {name: recipe.get(name) for name in ("mask_label", "mask_name", "size", "plane", "min_mask_pixels")}
+    if settings["mask_label"] == 0 and not settings["mask_name"]:
         settings["mask_label"] = -1  # 0 would mean the recipe's own label, -1 every slice
     if recipe.get("intensity") == "window":
         settings["window"] = [recipe.get("level"), recipe.get("width")]

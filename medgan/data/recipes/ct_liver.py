@@ -13,6 +13,7 @@ RECIPE = Recipe(
     width=350.0,
     plane="axial",
     mask_label=1,
+    mask_name="liver",
     min_mask_pixels=1,
     size=512,
     paper_images=10_600,
