@@ -10,7 +10,7 @@ from typing import Any
 from medgan.config import flag_name
 
 # Stored only as whether they were given, because a path may name a patient; the words are those of `--help`.
-PATHS = {"masks": "PATH", "pseudonym_key": "FILE"}
+PATHS = {"masks": "PATH", "pseudonym_key": "FILE", "scheduler": "ADDRESS"}
 
 
 def looks_like_path(value: str) -> bool:
