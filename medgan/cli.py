@@ -15,6 +15,7 @@ from medgan.errors import ConfigError, MedganError, from_os_error, redacted_trac
 COMMANDS = {
     "demo": ("medgan.commands.demo:command", "The whole way on real CT slices: scans to report."),
     "prepare": ("medgan.commands.prepare:command", "Turn stored scans into a dataset of 2-D images."),
+    "plan": ("medgan.commands.plan:command", "Time, memory and disk of a training before it runs."),
     "train": ("medgan.commands.train:command", "Train a generator on a prepared dataset."),
     "generate": ("medgan.commands.generate:command", "Draw synthetic images from a trained generator."),
     "evaluate": ("medgan.commands.evaluate:command", "Compare two sets of images: FID and others."),

@@ -1,0 +1,227 @@
+"""`medgan plan`: what a training will take, before anything runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medgan.config import options_from, resolve, to_json
+from medgan.errors import ConfigError, InputError
+from medgan.training.config import PRESETS, TrainConfig, preset
+from medgan.training.devices import DEVICES, Device, nearest
+
+if TYPE_CHECKING:
+    from medgan.training.plan import Plan
+
+
+@click.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path, readable=False), envvar="MEDGAN_DATA", help="dataset; without one give --size and --images"
+)
+@click.option("--size", type=int, default=256, show_default=True, envvar="MEDGAN_SIZE", help="side of the images in pixels, without --data")
+@click.option("--channels", type=click.Choice(["1", "3"]), default="1", show_default=True, help="1 for grey, 3 for colour, without --data")
+@click.option("--images", type=click.IntRange(0), default=0, show_default=True, help="images of the dataset, without --data; 0 unknown")
+@click.option("--classes", type=click.IntRange(0), default=0, show_default=True, help="classes, without --data")
+@click.option("--device", "device_name", type=click.Choice(["", *DEVICES]), default="", help="class of machine  [default: this one]")
+@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, envvar="MEDGAN_GPUS", help="devices that share the batch")
+@click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="threads of a CPU; 0 is this machine's cores")
+@click.option("--calibrate", is_flag=True, help="run some real steps on this machine instead of predicting")
+@click.option("--out", type=click.Path(path_type=Path, readable=False), envvar="MEDGAN_OUT", help="as of train: whether its disk has room")
+@click.option(
+    "--preset",
+    "preset_name",
+    type=click.Choice(["", *PRESETS]),
+    default="",
+    envvar="MEDGAN_PRESET",
+    help="starting point for the settings below",
+)
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path, readable=False), envvar="MEDGAN_CONFIG", help="JSON file with settings"
+)
+@click.option(
+    "--weights", type=click.Path(path_type=Path, readable=False), envvar="MEDGAN_WEIGHTS", help="as of train; without influence here"
+)
+@click.option("--resume", default="auto", envvar="MEDGAN_RESUME", help="as of train; without influence here")
+@click.option("--json", "as_json", is_flag=True, help="as one JSON object")
+@options_from(TrainConfig)
+def command(
+    data: Path | None,
+    size: int,
+    channels: str,
+    images: int,
+    classes: int,
+    device_name: str,
+    gpus: int,
+    threads: int,
+    calibrate: bool,
+    out: Path | None,
+    preset_name: str,
+    config_file: Path | None,
+    weights: Path | None,  # noqa: ARG001
+    resume: str,  # noqa: ARG001
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Memory, disk, seconds per thousand images and hours of a training, and every derived setting with its reason.
+
+    Takes the options of train, so the same words with `plan` instead of `train` answer first.
+    Example: medgan plan --size 512 --images 3000 --preset paper-2210.03786 --device a100
+    """
+    c_dim, n_channels = classes, int(channels)
+    if data is not None:
+        if not data.exists():
+            raise InputError("--data names nothing that exists", fix="leave it out and give --size and --images")
+        from medgan.data.dataset import open_dataset
+        from medgan.training.batches import one_hot
+
+        dataset = open_dataset(data)
+        labels = one_hot(dataset)
+        size, n_channels, images, c_dim = dataset.resolution, dataset.channels, len(dataset), 0 if labels is None else labels.shape[1]
+    config = resolve(preset(preset_name, size=size, gpus=gpus), flags, config_file=config_file)
+    made = planned(
+        config,
+        size=size,
+        channels=n_channels,
+        images=images,
+        c_dim=c_dim if config.labels else 0,
+        device_name=device_name,
+        gpus=gpus,
+        threads=threads,
+        measured=calibrate,
+    )
+    free = _free(out)
+    if as_json:
+        click.echo(json.dumps({"settings": to_json(config), **made.to_json(), "disk_free": free}, indent=2))
+        return
+    show(made, config, free)
+
+
+def planned(
+    config: TrainConfig,
+    *,
+    size: int,
+    channels: int,
+    images: int,
+    c_dim: int = 0,
+    device_name: str = "",
+    gpus: int = 1,
+    threads: int = 0,
+    measured: bool = False,
+) -> Plan:
+    """The plan of a training on a class of machines, this one by default.
+
+    Args:
+        config: Settings.
+        size: Side of the images in pixels.
+        channels: 1 or 3.
+        images: Images of the dataset; 0 where unknown.
+        c_dim: Classes.
+        device_name: A name in DEVICES, or empty for this machine.
+        gpus: Devices that share the batch.
+        threads: Of a CPU; 0 for all of this machine.
+        measured: Whether to run real steps here.
+
+    Raises:
+        ConfigError: Real steps of another machine were asked for.
+    """
+    from dataclasses import replace
+
+    from medgan.training.plan import plan, round_size
+
+    if measured and device_name:
+        raise ConfigError("--calibrate measures this machine, not --device", fix="leave one of them out")
+    if config.batch % gpus or (config.batch // gpus) % round_size(config, gpus):
+        raise ConfigError(f"--batch {config.batch} does not divide over --gpus {gpus} and --batch-gpu {round_size(config, gpus)}")
+    notes: list[str] = []
+    memory = 0
+    if device_name:
+        device = DEVICES[device_name]
+    else:
+        device, memory, notes = _this_machine()
+    threads = threads or len(os.sched_getaffinity(0)) if device.kind == "cpu" else 1
+    calibration = None
+    if measured:
+        from medgan import machine
+        from medgan.training.calibrate import calibrate
+
+        machine.keep_freed_memory()
+        machine.set_precision(config.precision)
+        calibration = calibrate(
+            config, size=size, channels=channels, c_dim=c_dim, device=machine.device(), batch_gpu=round_size(config, gpus)
+        )
+        if gpus > 1:
+            notes.append("one device was measured; that several divide the work evenly is assumed")
+    made = plan(
+        config,
+        size=size,
+        channels=channels,
+        images=images,
+        c_dim=c_dim,
+        device=device,
+        gpus=gpus,
+        threads=threads,
+        device_memory=memory,
+        calibration=calibration,
+    )
+    return replace(made, warnings=(*notes, *made.warnings))
+
+
+def _this_machine() -> tuple[Device, int, list[str]]:
+    """The class of the machine that would train, its accelerator's memory in bytes, and what to say of it."""
+    from medgan import machine
+
+    here = machine.device()
+    if here.type != "cuda":
+        return DEVICES["cpu"], 0, []
+    import torch
+
+    facts = torch.cuda.get_device_properties(here)
+    device, known = nearest(facts.name, facts.total_memory / 1e9)
+    notes = [] if known else [f"no figures for {facts.name}; taken as the nearest by memory, {device.name}: --calibrate measures instead"]
+    return device, facts.total_memory, notes
+
+
+def _free(out: Path | None) -> int | None:
+    """Bytes free where the run would go, or None without --out."""
+    if out is None:
+        return None
+    import shutil
+
+    return shutil.disk_usage(next(p for p in [out, *out.absolute().parents] if p.exists())).free
+
+
+def show(made: Plan, config: TrainConfig, free: int | None) -> None:
+    """The plan for people, on stderr: stdout carries JSON only."""
+    from medgan.progress import duration
+
+    def gb(count: int) -> str:
+        return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+    disk = made.disk_bytes
+    share = 100 * made.metric_hours / made.hours
+    parts = f"2 states of {gb(disk['state'])}, {1 + disk['kept']} generators of {gb(disk['bundle'])}, sheets {gb(disk['sheets'])}"
+    rows = [
+        ("images", f"{made.images or 'unknown number'}, {made.size} x {made.size} x {made.channels}"),
+        ("networks", f"G {made.parameters_G:,} and D {made.parameters_D:,} parameters; {made.gflop_per_image:g} GFLOP per image"),
+        ("device", made.device),
+        ("speed", f"{made.seconds_per_kimg:g} s per thousand images"),
+        ("time", f"{duration(made.hours * 3600)} for {config.kimg:g} kimg: training {duration(made.training_hours * 3600)}"
+         + (f", {made.snapshots} measurements {duration(made.metric_hours * 3600)} ({share:.0f} %)" if config.metrics else "")),
+        ("schedule", f"{made.steps:,} steps, {made.ticks:,} ticks, {made.snapshots:,} snapshots"),
+        ("GPU memory", f"{gb(made.device_bytes)} of {gb(made.device_memory)}" if made.device_memory else "none"),
+        ("host memory", gb(made.host_bytes)),
+        ("disk", f"{gb(disk['total'])}: {parts}" + (f"; {gb(free)} are free" if free is not None else "")),
+    ]  # fmt: skip
+    for name, text in rows:
+        click.echo(f"{name:<12} {text}", err=True)
+    click.echo("\nwhat follows from the settings", err=True)
+    for row in made.derived:
+        click.echo(f"  {row.name:<26} {row.value:<36} {row.reason}", err=True)
+    if free is not None and free < disk["total"]:
+        click.echo(f"\nnote: the disk of --out lacks {gb(disk['total'] - free)}", err=True)
+    for warning in made.warnings:
+        click.echo(f"\nnote: {warning}", err=True)
