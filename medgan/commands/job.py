@@ -144,7 +144,7 @@ def run_job(
     started = runs.utc_now()
     # Cheap failures first: the settings were checked when they were made, now the weights, before hours of work.
     evaluator = None if check_only else evaluator_for(config.training(config.resolution()), weights, cache=work / "features")
-    data = dataset_for(config, input, work / "dataset.zip")
+    data = dataset_for(config, input, work / "dataset.zip", cache=work / "run" / runs.DECODED)
     run = work / "run"
     folders = _Folders(output, run_name)
     if check_only:
@@ -166,7 +166,7 @@ def run_job(
     return JobResult(trained.status, {"kimg": f"{trained.kimg:g}", **best, **numbers})
 
 
-def dataset_for(config: JobConfig, source: Path, out: Path) -> Dataset:
+def dataset_for(config: JobConfig, source: Path, out: Path, *, cache: Path | None = None) -> Dataset:
     """The dataset of a job: the ready one in `source`, or one prepared from its scans."""
     from medgan.data.dataset import find_dataset, open_dataset
     from medgan.data.prepare import prepare
@@ -174,7 +174,7 @@ def dataset_for(config: JobConfig, source: Path, out: Path) -> Dataset:
 
     if ready := find_dataset(source):
         # Whatever a user called a picture may name a patient; the messages of a job are stored with its results.
-        return open_dataset(ready, show_names=False)
+        return open_dataset(ready, show_names=False, cache=cache)
     with bar("preparing") as step:
         # The scratch folder is the job's own, so a dataset of other settings there is replaced.
         summary = prepare(replace(config.preparing(), overwrite=True), source, out, step=step)
@@ -182,7 +182,7 @@ def dataset_for(config: JobConfig, source: Path, out: Path) -> Dataset:
     log.info("%d images of %d patients kept; left out: %s", summary["kept"], summary["patients"], dropped)
     for warning in summary["warnings"]:
         log.warning("%s", warning)
-    return open_dataset(out)
+    return open_dataset(out, cache=cache)
 
 
 def _generate(config: JobConfig, run: Path) -> None:

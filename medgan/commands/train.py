@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,9 +69,10 @@ def command(
     """
     if not data.exists():
         raise InputError("--data names nothing that exists", fix="medgan prepare SCANS DATA.zip makes a dataset")
+    from medgan import runs
     from medgan.data.dataset import open_dataset
 
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, cache=out / runs.DECODED)
     config = resolve(preset(preset_name, size=dataset.resolution), flags, config_file=config_file)
     if dry_run:
         click.echo(json.dumps(to_json(config), indent=2))
@@ -151,8 +153,13 @@ def run_training(
 
     started = runs.utc_now()
     runs.check_writable(out, "--out")
+    data = data.limited(config.max_images, seed=config.seed)
     # Before the features of the real images, which may take minutes: the networks fit the images, and the disk the run.
-    check_room(need_of(config, data), out)
+    need = need_of(config, data)
+    check_room(need, out)
+    with bar("checking images") as step:
+        room = shutil.disk_usage(out).free - need.total
+        data.check(out / runs.DECODED, most_bytes=max(min(int(config.cache_gib * 2**30), room), 0), step=step)
     held_out = held_out_beside(data)
     machine.keep_freed_memory()
     machine.set_precision(config.precision)

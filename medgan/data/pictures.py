@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from medgan.data.dataset import SHEETS
+from medgan.data.archive import SHEETS
 from medgan.data.quiet import quiet
 from medgan.data.recipe import Recipe
 from medgan.data.scans import PICTURE_SUFFIXES, Excluded, Place, Scan, content_identity, name_matches

@@ -53,6 +53,7 @@ class PrepareConfig:
     window: tuple[float, ...] = setting((), "window level and width in the scan's unit, instead of the recipe's", nargs=2, metavar="L W")
     window_preset: str = setting("", "a named window instead of the recipe's", choices=("", *WINDOW_PRESETS, *OTHER_PRESETS))
     size: int = setting(0, f"side of the images in pixels: {', '.join(map(str, SIZES))} (0: the recipe's own)")
+    bits: int = setting(0, "bits of a stored value: 8, or 16 for grey images (0: the recipe's own)")
     plane: str = setting("", "axial, coronal, sagittal, or as stored, instead of the recipe's", choices=("", *PLANES))
     min_mask_pixels: int = setting(0, "a kept slice has at least so many pixels of the label (0: the recipe's own)")
     series: str = setting("", "DICOM series whose description or protocol fits this pattern, e.g. '*portal*'", metavar="PATTERN")
@@ -107,6 +108,7 @@ class PrepareConfig:
             changes["original"] = False
         for name in (
             "size",
+            "bits",
             "plane",
             "min_mask_pixels",
             "series",

@@ -82,6 +82,7 @@ class Recipe:
         colour: What becomes of a colour picture: `refuse`, `grey` (its luminance), or `keep`.
         fit: `resize` scales the padded square to `size`; `pad` only pads, and scales what is larger.
         size: Side of the square images in pixels; 0 takes the images' own, padded to the next size that a network takes.
+        bits: Of a stored value: 8, or 16 for grey images (the official tools read 8 only).
         paper_images: How many images the paper has, 0 where it does not say.
         paper_rules: What `--paper-compatible` does: `slice-range`, `lose-last-slice`.
         paper_compatible: Whether these rules are in force.
@@ -117,11 +118,14 @@ class Recipe:
     colour: str = "refuse"
     fit: str = "resize"
     size: int = 512
+    bits: int = 8
     paper_images: int = 0
     paper_rules: tuple[str, ...] = ()
     paper_compatible: bool = False
 
     def __post_init__(self) -> None:
+        if self.bits not in (8, 16) or (self.bits == 16 and self.colour == "keep"):
+            raise ConfigError(f"--bits {self.bits}: images have 8 bits, or grey ones 16")
         for name, allowed in (("intensity", INTENSITIES), ("colour", COLOURS), ("fit", FITS)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} '{getattr(self, name)}' is unknown", fix=f"one of {', '.join(allowed)}")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medgan.data.dataset import COLUMNS, MANIFEST, RECIPE, csv_text, identity_of, image_name, open_dataset, save_sheet, write_dataset
+from medgan.data.archive import MANIFEST, RECIPE
+from medgan.data.dataset import COLUMNS, csv_text, identity_of, image_name, open_dataset, save_sheet, write_dataset
 from medgan.data.geometry import MOST_UPSAMPLING
 from medgan.data.pseudonyms import Pseudonyms
 from medgan.data.recipe import Recipe

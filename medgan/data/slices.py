@@ -282,7 +282,7 @@ def _keep(
     if reason := quality.fault(to_grey(torch.from_numpy(grey)).numpy(), recipe.min_foreground, constant_only=recipe.paper_compatible):
         return reason
     image = geometry.fit(grey, spacing, recipe.size, recipe.fit)
-    pixels = to_grey(torch.from_numpy(np.ascontiguousarray(image))).numpy()
+    pixels = to_grey(torch.from_numpy(np.ascontiguousarray(image)), recipe.bits).numpy()
     png = encode(pixels)
     # (C, H, W), as `identity_of` has it.
     channels_first = pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
@@ -363,7 +363,7 @@ def _percentiles(values: Tensor) -> tuple[float, ...]:
 
 
 def encode(pixels: np.ndarray) -> bytes:
-    """An (H, W) or (H, W, 3) uint8 image as an 8-bit PNG without metadata."""
+    """An (H, W) or (H, W, 3) uint8 image, or an (H, W) uint16 one, as a PNG of that depth without metadata."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()

@@ -234,6 +234,8 @@ def _window(recipe: Recipe, volume: Tensor, display: Display | None) -> Grey:
     return Window(127.5, 255)
 
 
-def to_grey(image: Tensor) -> Tensor:
-    """[0, 1] to uint8: scaled by 255 and rounded (half to even), never truncated."""
-    return (image * 255).round().clamp(0, 255).to(torch.uint8)
+def to_grey(image: Tensor, bits: int = 8) -> Tensor:
+    """[0, 1] to uint8 or uint16: scaled by 255 or 65535 and rounded (half to even), never truncated."""
+    most = 2**bits - 1
+    # float32 holds every whole number up to 65535 exactly.
+    return (image * most).round().clamp(0, most).to(torch.uint8 if bits == 8 else torch.uint16)

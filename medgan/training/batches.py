@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from medgan.data.dataset import Dataset
+from medgan.training.prefetch import Prefetch
 from medgan.training.sampler import Sampler
 
 
@@ -27,19 +28,25 @@ class Batches:
         self.dataset, self.device = dataset, device
         self.size = len(dataset)
         self.sampler = Sampler(self.size * (2 if mirror else 1), rank=rank, ranks=ranks, seed=seed)
+        self.ahead = Prefetch(self.sampler, self._read)
         self.labels = one_hot(dataset) if labels else None
         self.c_dim = 0 if self.labels is None else self.labels.shape[1]
 
     def next(self, n: int) -> tuple[Tensor, Tensor | None]:
         """The next n images (n, C, H, W) in [-1, 1] and their labels (n, c_dim), None without labels."""
-        indices = [next(self.sampler) for _ in range(n)]
-        images = self.dataset.images([i % self.size for i in indices])
-        flipped = np.asarray([i >= self.size for i in indices])
-        images = np.where(flipped[:, None, None, None], images[..., ::-1], images)
-        real = torch.from_numpy(images).to(self.device).float() / 127.5 - 1
+        indices, stored = self.ahead.next(n)
+        real = stored.to(self.device, non_blocking=True).float() / (127.5 if self.dataset.bits == 8 else 32767.5) - 1
+        if (flipped := torch.tensor([i >= self.size for i in indices])).any():
+            flipped = flipped.to(self.device, non_blocking=True)[:, None, None, None]
+            real = torch.where(flipped, real.flip(3), real)
         if self.labels is None:
             return real, None
         return real, self.labels[[i % self.size for i in indices]].to(self.device)
+
+    def _read(self, indices: list[int]) -> Tensor:
+        """Stored images (n, C, H, W), unflipped; for a GPU in pinned memory, from which they are copied while it computes."""
+        images = torch.from_numpy(self.dataset.stored([i % self.size for i in indices]))
+        return images.pin_memory() if self.device.type == "cuda" else images
 
     def random_labels(self, n: int) -> Tensor | None:
         """Labels (n, c_dim) of random images of the set."""
@@ -60,6 +67,7 @@ def one_hot(dataset: Dataset, classes: int = -1) -> Tensor | None:
     labels = np.asarray(dataset.labels)
     if labels.ndim == 1:
         numbers = torch.from_numpy(labels.astype(np.int64))
-        most = max(classes, int(numbers.max()) + 1)
+        # A part of a set has the classes of the whole.
+        most = max(classes, dataset.classes)
         return torch.nn.functional.one_hot(numbers, most)[:, : classes if classes >= 0 else most].float()
     return torch.from_numpy(labels.astype(np.float32))

@@ -43,6 +43,8 @@ class TrainConfig:
     batch: int = setting(32, "images per step, over all GPUs")
     batch_gpu: int = setting(0, "images per GPU at a time; 0 is batch / GPUs; less accumulates gradients")
     gamma: float = setting(0.0, "weight of the R1 penalty; 0 derives 0.0002 x size^2 / batch, as the official auto preset")
+    max_images: int = setting(0, "train on so many images of the set, drawn by the seed as the official code does; 0 for all")
+    cache_gib: float = setting(256.0, "disk for decoded images in the run folder, in GiB; 0 decodes images as they are needed")
     mirror: bool = setting(False, "double the set by left-right flips (x-flip)")
     augment: str = setting("ada", "augmentation of what the discriminator sees", choices=("none", "ada", "fixed", "diffaugment"))
     augment_p: float = setting(0.0, "start value of ADA's p, or the fixed p")
@@ -104,6 +106,8 @@ class TrainConfig:
         ):
             _at_least(name, getattr(self, name), least)
         for name in (
+            "max_images",
+            "cache_gib",
             "batch_gpu",
             "gamma",
             "augment_p",

@@ -75,6 +75,25 @@ def test_dicom_and_nifti_of_one_scan_give_the_same_images(tmp_path):
     assert ours[0] == ours[1]
 
 
+def test_sixteen_bits_keep_what_eight_round_away(tmp_path):
+    ct_nifti(tmp_path / "in")
+    prepare(small(bits=16), tmp_path / "in", tmp_path / "deep.zip")
+    summary = prepare(small(), tmp_path / "in", tmp_path / "out.zip")
+    deep = open_dataset(tmp_path / "deep.zip")
+    assert deep.bits == 16
+    assert deep.recipe["bits"] == 16
+    hu, _ = body()
+    expected = np.round(np.clip((hu - 50) / 350 + 0.5, 0, 1) * 65535)
+    for image, z in zip(deep.stored(slice(None))[:, 0], LIVER_SLICES, strict=True):
+        np.testing.assert_array_equal(image[2:30], expected[:, :, z].T)
+    # Liver of 60 HU: (60 - 50) / 350 + 0.5 -> 34640, which 8 bits can only call 135.
+    assert deep.stored([0])[0, 0, 15, 9] == 34640
+    assert deep.identity != summary["identity"]
+    assert prepare(small(bits=16), tmp_path / "in", tmp_path / "deep.zip")["identity"] == deep.identity
+    with pytest.raises(ConfigError, match="--bits 12"):
+        small(bits=12)
+
+
 def test_the_manifest_says_what_was_done(tmp_path, key):
     hu, liver = body()
     ct_series(tmp_path / "in" / "s", hu)
