@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from medgan.training import state as states
 from medgan.training.config import TrainConfig
 from medgan.training.loop import train
 from medgan.training.sampler import Sampler
+from tests.conftest import ROOT
 from tests.toy import discs, tiny
 
 CPU = torch.device("cpu")
@@ -114,3 +116,9 @@ def test_more_layers_than_there_are_cannot_be_frozen(architecture, layers):
     with pytest.raises(ConfigError) as error:
         _built(tiny(d_architecture=architecture, freeze_d=layers + 1))
     assert f"fix: --freeze-d {layers} or less" in error.value.line
+
+
+def test_the_how_to_lists_what_may_change():
+    text = (ROOT / "docs/how-to/training.md").read_text(encoding="utf-8").split("change on the way: ")[1]
+    assert set(re.findall(r"--([a-z-]+)", text)) == {name.replace("_", "-") for name in states.FREE}
+    assert set(states.FREE) == CONTINUABLE
