@@ -29,7 +29,7 @@ def command(source: Path, out: Path, dry_run: bool, **flags: Any) -> None:
     """Turn the scans below SRC into a dataset.
 
     Writes OUT.zip (images for training), OUT.held-out.zip (where patients are held out) and the folder OUT.info with
-    manifest, exclusions, fingerprint and a contact sheet. SRC holds DICOM, NIfTI, MetaImage or an XNAT archive tree.
+    manifest, exclusions, fingerprint and a contact sheet. SRC holds DICOM, NIfTI, MetaImage, NRRD or an XNAT archive tree, or zips of these.
     Stopped at any moment, the same command goes on where it was.
 
     Example: medgan prepare scans/ liver.zip --mask-label 5 --size 64

@@ -162,19 +162,22 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
     from medgan.data.choose import choose, sized
     from medgan.data.results import Results
     from medgan.data.scans import find_scans, walk
+    from medgan.data.zips import unpack
 
     files = walk(source, [out, info, held_out_zip])
     check_writable(out.parent, "OUT's folder")
-    found = find_scans(files, allow_burned_in=config.allow_burned_in)
-    scans, masks = choose(files, found, recipe, config.masks, held_out=config.held_out > 0)
-    recipe = sized(recipe, scans)
-    if not config.overwrite:
-        _keep_other(out, recipe)
-    if not scans and not any(item.level == "scan" for item in found.excluded):
-        raise DataError(_no_scans(found), fix=_no_scans_fix(found))
-    matches, warnings = _match(scans, masks, recipe, found.excluded)
-
     with work_folder(out) as folder:
+        zipped: list[Excluded] = []
+        files = unpack(files, folder / "unpacked", zipped)
+        found = find_scans(files, allow_burned_in=config.allow_burned_in)
+        found.excluded += zipped
+        scans, masks = choose(files, found, recipe, config.masks, held_out=config.held_out > 0)
+        recipe = sized(recipe, scans)
+        if not config.overwrite:
+            _keep_other(out, recipe)
+        if not scans and not any(item.level == "scan" for item in found.excluded):
+            raise DataError(_no_scans(found), fix=_no_scans_fix(found))
+        matches, warnings = _match(scans, masks, recipe, found.excluded)
         pieces = _cut_all(matches, recipe, folder, config, step)
         pieces = _ordered(pieces, found.excluded)
         kept = _without_duplicates(pieces, found.excluded)
