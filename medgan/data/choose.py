@@ -14,6 +14,7 @@ from pathlib import Path
 from medgan.data.geometry import next_size
 from medgan.data.masks import LabelMap, label_map
 from medgan.data.pictures import find_pictures
+from medgan.data.quality import OTHER_CLASS
 from medgan.data.recipe import Recipe
 from medgan.data.scans import Excluded, Found, Place, Scan, Volume, content_identity, find_scans, name_matches, volume_scan, walk
 from medgan.data.stacks import find_stacks, is_stack
@@ -60,7 +61,8 @@ def choose(
         known = {content_identity(path) for path, _ in files if is_stack(path.name)}
         found.excluded[:] = [item for item in found.excluded if item.reason != UNKNOWN_FORMAT or item.identity not in known]
     scans = [replace(scan, patient=patient_of(scan.place, recipe.patient) or scan.patient) for scan in scans]
-    return scans, label_maps
+    label_maps = [replace(mask, patient=patient_of(mask.place, recipe.patient)) for mask in label_maps]
+    return [scan for scan in scans if _of_class(scan, recipe, found.excluded)], label_maps
 
 
 def _label_map(volume: Volume, excluded: list[Excluded]) -> LabelMap | None:
@@ -108,6 +110,14 @@ def _wanted_series(scan: Scan, recipe: Recipe, excluded: list[Excluded]) -> bool
     if reason:
         excluded.append(Excluded(level="scan", identity=identity_of_scan(scan), reason=reason, count=scan.shape[2]))
     return not reason
+
+
+def _of_class(scan: Scan, recipe: Recipe, excluded: list[Excluded]) -> bool:
+    """Whether a scan is of the class asked for; the pictures of a stack are asked one by one where they are read."""
+    if scan.kind == "stack" or recipe.wants(scan.label):
+        return True
+    excluded.append(Excluded(level="scan", identity=identity_of_scan(scan), reason=OTHER_CLASS, count=scan.shape[2]))
+    return False
 
 
 def _volumes(

@@ -18,6 +18,8 @@ from torch import Tensor
 from medgan.data.recipe import SIZES
 
 MOST_UPSAMPLING = 1.5
+# Slices so many times farther apart than pixels give visibly blurred pictures across them.
+MOST_COARSE = 2.0
 
 
 def orientation_name(affine: np.ndarray) -> str:
@@ -93,6 +95,19 @@ def picture_spacing(spacing_mm: tuple[float, float, float], plane: str) -> tuple
     """Distances in mm: between pictures, down a picture, to the right."""
     cut = CUTS[plane]
     return spacing_mm[cut.across], spacing_mm[cut.down], spacing_mm[cut.right]
+
+
+def across_acquired(affine: np.ndarray, plane: str) -> bool:
+    """Whether pictures of a plane cut through the slices as they were acquired (the third axis of the file)."""
+    return plane != "stored" and CUTS[plane].across != int(nibabel.io_orientation(affine)[2][0])
+
+
+def notes_on_plane(affine: np.ndarray, plane: str) -> list[str]:
+    """What is odd about taking a plane of a volume: slices acquired in another one, and far apart."""
+    x, y, z = spacing_of(affine)
+    if not across_acquired(affine, plane) or z <= MOST_COARSE * min(x, y):
+        return []
+    return [f"cut across slices that were acquired in another plane (--plane stored shows them as acquired): {z:.3g} mm apart"]
 
 
 def square(picture: np.ndarray, spacing_mm: tuple[float, float], black: float = 0.0) -> np.ndarray:

@@ -39,6 +39,7 @@ class LabelMap:
         names: What each label is called, in plain words; empty where the format has no names.
         space: FrameOfReferenceUID, "" where absent.
         references: SeriesInstanceUIDs of the scans it was drawn on.
+        patient: Who it is of, where a recipe knows that from its name; "" leaves it to its place.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class LabelMap:
     names: tuple[tuple[str, ...], ...] = ()
     space: str = ""
     references: tuple[str, ...] = ()
+    patient: str = ""
 
     def wanted(self, label: int, name: str = "") -> tuple[int, ...]:
         """Which of its labels are meant: those of a name where labels have names and one is asked for, else the number.
@@ -165,7 +167,8 @@ def _stem(name: str) -> str:
 def closeness(scan: Scan, mask: LabelMap) -> tuple[int, int, int, int, int]:
     """How much a label map seems to be drawn on a scan: it refers to it; its place suggests the same patient. Larger is closer."""
     drawn_on = int(any(f"/{uid}/" in scan.series for uid in mask.references if uid))
-    same_patient = int(bool(mask.place.patient) and mask.place.patient == scan.place.patient)
+    whose = (mask.patient, scan.patient) if mask.patient else (mask.place.patient, scan.place.patient)
+    same_patient = int(bool(whose[0]) and whose[0] == whose[1])
     ours, theirs = _stem(scan.place.name), _stem(mask.place.name)
     shared = 0
     for a, b in zip(scan.place.folders, mask.place.folders, strict=False):

@@ -164,6 +164,10 @@ class Recipe:
         """Whether label maps select the slices."""
         return bool(self.mask_label or self.mask_name)
 
+    def wants(self, label: str | None) -> bool:
+        """Whether an image of a class, or of several as `a|b`, is of the one asked for."""
+        return not self.only_class or (label is not None and self.only_class in label.split("|"))
+
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON values, in the order of its fields."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()}

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-import nibabel
 import numpy as np
 import torch
 from monai.transforms.io.array import LoadImage
@@ -181,7 +180,7 @@ def _cut_volume(job: Job, outcome: Outcome, spool: BinaryIO) -> None:
     scan, recipe = job.scan, job.recipe
     loaded = load(scan)
     outcome.excluded += [Excluded(level="file", identity=content_identity(path), reason=reason) for path, reason in loaded.skipped]
-    outcome.notes = loaded.notes
+    outcome.notes = [*loaded.notes, *geometry.notes_on_plane(loaded.affine, recipe.plane)]
     outcome.content = _content(loaded)
     outcome.orientation = geometry.orientation_name(loaded.affine)
     values = torch.where(torch.isfinite(loaded.values), loaded.values, torch.nan)
@@ -217,14 +216,10 @@ def _cut_volume(job: Job, outcome: Outcome, spool: BinaryIO) -> None:
 
 
 def _cut_picture(job: Job, outcome: Outcome, spool: BinaryIO) -> None:
-    """A picture in a file: no place in space, no unit; its class may be wanted or not."""
+    """A picture in a file: no place in space, no unit."""
     scan, recipe = job.scan, job.recipe
     outcome.n_slices, outcome.columns, outcome.rows = 1, *scan.shape[:2]
     outcome.upsampling = geometry.upsampling((outcome.rows, outcome.columns), recipe.size, recipe.fit)
-    if not class_wanted(scan.label, recipe):
-        outcome.content = content_identity(scan.files[0])
-        _leave_out(outcome, {quality.OTHER_CLASS: [0]})
-        return
     picture = read_picture(scan.files[0], recipe.colour)
     outcome.content = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
     outcome.channels = 3 if picture.ndim == 3 else 1
@@ -252,7 +247,7 @@ def _cut_stack(job: Job, outcome: Outcome, spool: BinaryIO) -> None:
     sample = []
     for index, (pixels, label) in enumerate(zip(pictures_of(scan), labels, strict=True)):
         digest.update(pixels.tobytes())
-        if not class_wanted(label, recipe):
+        if not recipe.wants(label):
             left_out[quality.OTHER_CLASS].append(index)
             continue
         picture = one_grey(pixels, recipe.colour) if pixels.ndim == 3 else pixels.astype(np.float32)
@@ -316,11 +311,6 @@ def name_of_class(label: str | None, recipe: Recipe) -> str | None:
     return "|".join(recipe.classes[number] for number in numbers)
 
 
-def class_wanted(label: str | None, recipe: Recipe) -> bool:
-    """Whether an image is of the class that is asked for."""
-    return not recipe.only_class or (label is not None and recipe.only_class in label.split("|"))
-
-
 def _check(values: Tensor, loaded: Loaded, recipe: Recipe) -> None:
     finite = values[torch.isfinite(values)]
     if not len(finite) or finite.min() == finite.max():
@@ -328,12 +318,7 @@ def _check(values: Tensor, loaded: Loaded, recipe: Recipe) -> None:
     if recipe.modality == "CT" and int((finite <= AIR_OR_FAT).sum()) < LEAST_AIR_OR_FAT * len(finite):
         raise DataError("less than 1 % of the values are at -100 or below, so they are not HU")
     # Missing slices do not matter to pictures in the plane they were acquired in; across it the anatomy would be squeezed.
-    acquired = int(nibabel.io_orientation(loaded.affine)[2][0])
-    if (
-        recipe.plane != "stored"
-        and geometry.CUTS[recipe.plane].across != acquired
-        and any(note.startswith(("gaps", "uneven")) for note in loaded.notes)
-    ):
+    if geometry.across_acquired(loaded.affine, recipe.plane) and any(note.startswith(("gaps", "uneven")) for note in loaded.notes):
         raise DataError(f"slices are missing or uneven, so there is no {recipe.plane} plane")
 
 

@@ -19,6 +19,7 @@ from medgan.errors import DataError
 
 # Percentiles of a CT with 500 slices of 512 px: sorting 1e8 voxels takes 10 s, every 32nd of them 0.3 s.
 MOST_VOXELS = 4_000_000
+BINS = 512
 
 
 class Grey(Protocol):
@@ -139,7 +140,7 @@ class PercentileWindow(Transform):
     Args:
         low: Lower percentile, 0 to 100.
         high: Upper percentile, more than `low`.
-        foreground: Leave out the volume's lowest value, which is the air around the patient in most MR.
+        foreground: Leave out the air around the patient, see `foreground`.
     """
 
     def __init__(self, low: float, high: float, *, foreground: bool = True) -> None:
@@ -161,7 +162,7 @@ class PercentileWindow(Transform):
         """
         values = volume[torch.isfinite(volume)].flatten()
         if len(values) and self.foreground:
-            values = values[values > values.min()]
+            values = foreground(values)
         if not len(values):
             raise DataError("the volume is constant")
         if self.low == 0 and self.high == 100:
@@ -172,6 +173,25 @@ class PercentileWindow(Transform):
         if not high > low:
             raise DataError("the volume is constant")
         return Window(level=float(low + high) / 2, width=float(high - low))
+
+
+def foreground(values: Tensor) -> Tensor:
+    """The values of a volume without the air around the patient.
+
+    Air is the most frequent of `BINS` levels where that lies below the mean and in the lowest twentieth of the range, as in MR with
+    air or a blanked background around the patient; what is lower goes with it (interpolation around a blanked skull gives a few negative values). Taking the lowest
+    value alone for air would leave four fifths zeros in a skull-stripped brain, and the brain white. Where the most frequent level
+    is tissue, only the lowest value goes.
+    """
+    sample = values[:: -(-len(values) // MOST_VOXELS)].double()
+    low, high = float(sample.min()), float(sample.max())
+    if not high > low:
+        return values[:0]
+    counts = torch.histc(sample, BINS, low, high)
+    edge = low + (int(counts.argmax()) + 1) * (high - low) / BINS
+    is_air = edge <= float(sample.mean()) and edge - low <= (high - low) / 20
+    air = edge if is_air else float(values.min())
+    return values[values > air]
 
 
 class SliceRange(Transform):
