@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": ("medgan.commands.demo:command", "The whole way on real CT slices: scans to report."),
     "prepare": ("medgan.commands.prepare:command", "Turn stored scans into a dataset of 2-D images."),
     "plan": ("medgan.commands.plan:command", "Time, memory and disk of a training before it runs."),
+    "inspect": ("medgan.commands.inspect:command", "Look at a dataset before a network does: counts, checks, advice."),
     "train": ("medgan.commands.train:command", "Train a generator on a prepared dataset."),
     "generate": ("medgan.commands.generate:command", "Draw synthetic images from a trained generator."),
     "evaluate": ("medgan.commands.evaluate:command", "Compare two sets of images: FID and others."),
