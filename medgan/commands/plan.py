@@ -17,6 +17,10 @@ from medgan.training.devices import DEVICES, Device, nearest
 if TYPE_CHECKING:
     from medgan.training.plan import Plan
 
+# Steps that a calibration runs: one with every phase, then three kinds twice.
+STEPS_CALIBRATED = 7
+LONGEST_CALIBRATION = 900.0
+
 
 @click.command()
 @click.option(
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", default="auto", envvar="MEDGAN_RESUME", help="as of train; without influence here")
 @click.option("--json", "as_json", is_flag=True, help="as one JSON object")
-@options_from(TrainConfig)
+@options_from(TrainConfig, leave_out=("gpus",))
 def command(
     data: Path | None,
     size: int,
@@ -126,7 +130,8 @@ def planned(
         measured: Whether to run real steps here.
 
     Raises:
-        ConfigError: Real steps of another machine were asked for.
+        ConfigError: Real steps of another machine were asked for, or more than this one can do in some minutes; or the batch
+            does not divide.
     """
     from dataclasses import replace
 
@@ -143,31 +148,42 @@ def planned(
     else:
         device, memory, notes = _this_machine()
     threads = threads or len(os.sched_getaffinity(0)) if device.kind == "cpu" else 1
+    about: dict[str, Any] = {"size": size, "channels": channels, "c_dim": c_dim}
+    everything: dict[str, Any] = {**about, "images": images, "device": device, "gpus": gpus, "threads": threads, "device_memory": memory}
     calibration = None
     if measured:
         from medgan import machine
         from medgan.training.calibrate import calibrate
 
+        refuse_too_much(plan(config, **everything), images_in_all=STEPS_CALIBRATED * round_size(config, gpus))
         machine.keep_freed_memory()
         machine.set_precision(config.precision)
-        calibration = calibrate(
-            config, size=size, channels=channels, c_dim=c_dim, device=machine.device(), batch_gpu=round_size(config, gpus)
-        )
+        calibration = calibrate(config, **about, device=machine.device(), batch_gpu=round_size(config, gpus))
         if gpus > 1:
             notes.append("one device was measured; that several divide the work evenly is assumed")
-    made = plan(
-        config,
-        size=size,
-        channels=channels,
-        images=images,
-        c_dim=c_dim,
-        device=device,
-        gpus=gpus,
-        threads=threads,
-        device_memory=memory,
-        calibration=calibration,
-    )
+    made = plan(config, **everything, calibration=calibration)
     return replace(made, warnings=(*notes, *made.warnings))
+
+
+def refuse_too_much(predicted: Plan, *, images_in_all: int) -> None:
+    """Refuse to run steps that would take very long or more memory than is free, by their own prediction.
+
+    Raises:
+        ConfigError: They would.
+    """
+    from medgan.progress import duration
+
+    seconds = images_in_all * predicted.seconds_per_kimg / 1000
+    if seconds > LONGEST_CALIBRATION:
+        raise ConfigError(
+            f"--calibrate would take about {duration(seconds)} here", fix="a smaller --batch-gpu (same result), or no --calibrate"
+        )
+    free = predicted.device_memory or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    need = predicted.device_bytes if predicted.device_memory else predicted.host_bytes
+    if need > free:
+        raise ConfigError(
+            f"--calibrate would need about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free", fix="a smaller --batch-gpu (same result)"
+        )
 
 
 def _this_machine() -> tuple[Device, int, list[str]]:

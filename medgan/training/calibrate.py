@@ -61,7 +61,7 @@ def calibrate(
         c_dim: Classes.
         device: Where to measure.
         batch_gpu: Images at a time; 0 is the config's.
-        repeats: Steps of each kind that are timed, after one that is not.
+        repeats: Steps of each kind that are timed, after one with every phase that is not.
     """
     n = batch_gpu or config.round_size
     gamma = config.r1_gamma(size)
@@ -84,8 +84,9 @@ def calibrate(
         states.update_average(state, config, images=n)
 
     phases = {}
+    # Step 0 has every phase: what is made once (memory, kernels chosen) is made here.
+    run(0)
     for name, (number, _) in kinds(config).items():
-        run(number)
         _wait(device)
         started = time.perf_counter()
         for _ in range(repeats):

@@ -1,6 +1,6 @@
 """What a training will take before anything runs: every derived setting with its reason, time, memory and disk.
 
-Pure arithmetic on the settings; torch-free, so that a data check can call it. The model and its error: docs/explanation/plan.md.
+Pure arithmetic on the settings: nothing is built, no device is touched. The model and its error: docs/explanation/plan.md.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from medgan.errors import DataError
+from medgan.data.dataset import MOST_CACHE_BYTES
+from medgan.errors import ConfigError, DataError
 from medgan.networks import NETWORKS
 from medgan.training import cost
 from medgan.training.config import TrainConfig, seconds
@@ -138,7 +139,10 @@ def plan(
 
     Raises:
         DataError: The family has no networks for this size.
+        ConfigError: The family's cost is not known.
     """
+    if config.family != "stylegan2":
+        raise ConfigError(f"the cost of the family {config.family} is not known", fix="--family stylegan2, or a short run of train")
     sizes = NETWORKS.get(config.family).sizes
     if size not in sizes:
         raise DataError(f"the family {config.family} has no networks for {size} px", fix=f"--size {', '.join(map(str, sizes))}")
@@ -158,6 +162,7 @@ def plan(
     measuring = metric * snapshots
     memory = (device_memory or int(device.memory_gb * 1e9)) if device.kind == "cuda" else 0
     cached = images * channels * size * size
+    cached = cached if cached <= MOST_CACHE_BYTES else 0
     largest = _largest_batch_gpu(config, device, shape, fit.memory, memory, gpus) if memory else 0
     total = training + measuring
     result = Plan(

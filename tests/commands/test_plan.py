@@ -59,6 +59,7 @@ def test_calibration_measures():
     [
         (("--calibrate", "--device", "a100"), ConfigError, "leave one of them out"),
         (("--batch", 20, "--gpus", 3), ConfigError, "--gpus 3"),
+        (("--calibrate", "--size", 1024, "--batch", 64, "--metrics", ""), ConfigError, "a smaller --batch-gpu"),
         (("--data", "nothing-here"), InputError, "nothing that exists"),
     ],
 )
