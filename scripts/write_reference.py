@@ -16,6 +16,7 @@ import click
 from medgan import errors
 from medgan.cli import COMMANDS, main
 from medgan.data import RECIPES
+from medgan.data.recipe import OTHER_PRESETS, WINDOW_PRESETS
 from medgan.metrics import METRICS
 from medgan.training.config import PRESETS, TrainConfig, preset
 
@@ -61,10 +62,20 @@ def _command(command: click.Command, context: click.Context) -> str:
 
 def settings() -> str:
     """Recipes, presets, metrics and exit codes."""
-    text = HEAD + "# Recipes, presets, metrics, exit codes\n\n## Recipes\n\n| recipe | what | source |\n|---|---|---|\n"
+    text = HEAD + "# Recipes, presets, metrics, exit codes\n\n## Recipes\n\n"
+    text += "| recipe | what | takes | intensity | plane | size | fit | source |\n|---|---|---|---|---|---|---|---|\n"
     for name in RECIPES.names():
         recipe = RECIPES.get(name)
-        text += f"| `{name}` | {recipe.title} | {recipe.source} |\n"
+        grey = f"{recipe.intensity} (L {recipe.level:g} / W {recipe.width:g})" if recipe.width else recipe.intensity
+        cells = (recipe.title, ", ".join(recipe.sources), grey, recipe.plane, recipe.size or "as it is", recipe.fit, recipe.source)
+        text += f"| `{name}` | {' | '.join(map(str, cells))} |\n"
+    text += "\n## Windows\n\n| preset | what |\n|---|---|\n"
+    for name, (level, width) in WINDOW_PRESETS.items():
+        text += f"| `{name}` | L {level:g} / W {width:g} |\n"
+    for name, changes in OTHER_PRESETS.items():
+        text += (
+            f"| `{name}` | {changes['intensity']}{' ' + '-'.join(map(str, changes['percentiles'])) if 'percentiles' in changes else ''} |\n"
+        )
     text += "\n## Training presets\n\nAt 256 px on one GPU; a setting that no preset changes is left out.\n\n"
     rows = {name: preset(name, size=256) for name in PRESETS}
     fields = [f.name for f in dataclasses.fields(TrainConfig) if len({getattr(row, f.name) for row in rows.values()}) > 1]

@@ -11,7 +11,8 @@ import torch
 import yaml
 
 import medgan
-from medgan.data.recipe import WINDOW_PRESETS
+from medgan.data import RECIPES
+from medgan.data.recipe import OTHER_PRESETS, WINDOW_PRESETS
 from medgan.data.windowing import Window
 from medgan.reports.citation import REFERENCES, citation_text
 from tests.conftest import ROOT
@@ -86,9 +87,21 @@ def test_the_greys_of_the_explanation_are_the_codes(hu, grey):
 def test_windows_of_the_explanation_are_the_presets():
     text = read("docs/explanation/windows.md").replace("−", "-")
     named = {(float(level), float(width)) for level, width in re.findall(r"L (-?\d+) / W\s+(\d+)", text)}
-    assert named <= set(WINDOW_PRESETS.values())
-    assert len(named) == 4
+    assert named == set(WINDOW_PRESETS.values())
+    assert [name for name in (*WINDOW_PRESETS, *OTHER_PRESETS) if f"`{name}`" not in text] == []
     assert len(windows_rows()) == 8
+
+
+@pytest.mark.parametrize("page", ["how-to/datasets.md", "reference/settings.md"])
+def test_every_recipe_is_documented(page):
+    text = read(f"docs/{page}")
+    assert [name for name in RECIPES.names() if f"| `{name}` |" not in text] == []
+
+
+def test_the_papers_counts_of_the_how_to_are_the_recipes():
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| .* \| ([\d,]+) \|$", read("docs/how-to/datasets.md"), re.M))
+    counts = {name: f"{recipe.paper_images:,}" for name in RECIPES.names() if (recipe := RECIPES.get(name)).paper_images}
+    assert rows == counts
 
 
 def test_the_lesion_of_the_explanation_is_as_visible_as_it_says():

@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from medgan.data import geometry
-from tests.phantoms import affine_for, oblique, turned
+from medgan.data.scans import find_scans, walk
+from medgan.data.slices import load
+from tests.phantoms import affine_for, dicom_slice, oblique, save, turned
 
 
 def four_corners():
@@ -82,3 +84,86 @@ def test_resizing_antialiases_and_keeps_the_range():
 def test_the_same_size_is_left_alone():
     image = np.random.default_rng(0).random((32, 32)).astype(np.float32)
     assert geometry.resize(image, 32) is image
+
+
+# Row cosines, column cosines (ImageOrientationPatient, LPS), and the anatomical directions of columns, rows and ascending slices.
+DICOM_PLANES = {
+    "axial": ([1, 0, 0, 0, 1, 0], "LPS"),
+    "axial from above": ([-1, 0, 0, 0, 1, 0], "RPI"),
+    "prone": ([-1, 0, 0, 0, -1, 0], "RAS"),
+    "coronal": ([1, 0, 0, 0, 0, -1], "LIP"),
+    "sagittal": ([0, 1, 0, 0, 0, -1], "PIR"),
+}
+
+
+@pytest.mark.parametrize("plane", DICOM_PLANES)
+@pytest.mark.parametrize("degrees", [0, 20])
+def test_dicom_pictures_are_as_a_radiologist_sees_them(tmp_path, plane, degrees):
+    """A four-corner phantom written as DICOM slices in shuffled order, straight and oblique, read as `prepare` reads it."""
+    cosines, codes = DICOM_PLANES[plane]
+    volume = turned(four_corners(), codes)
+    affine = oblique(affine_for(codes, volume.shape), degrees) * np.array([[-1], [-1], [1], [1]])
+    across = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    # The normal that a reader derives is the one the slices are counted along.
+    np.testing.assert_allclose(np.cross(across[:, 0], across[:, 1]), across[:, 2], atol=1e-9)
+    if degrees == 0:
+        np.testing.assert_allclose([*across[:, 0], *across[:, 1]], cosines, atol=1e-9)
+    for number, z in enumerate(np.random.default_rng(1).permutation(volume.shape[2])):
+        fields = {
+            "ImageOrientationPatient": [float(f"{v:.9f}") for v in (*across[:, 0], *across[:, 1])],
+            "PixelSpacing": [float(np.linalg.norm(affine[:3, 1])), float(np.linalg.norm(affine[:3, 0]))],
+            "InstanceNumber": number + 1,
+        }
+        position = affine[:3, 3] + z * affine[:3, 2]
+        data = dicom_slice(volume[:, :, z].T.astype(np.int16), [float(f"{v:.6f}") for v in position], **fields)
+        save(data, tmp_path / "s" / f"{number}")
+    (scan,) = find_scans(walk(tmp_path)).scans
+    loaded = load(scan)
+    lps, _ = geometry.towards_lps(loaded.values, loaded.affine)
+    assert corners(geometry.pictures(lps, "axial")[0]) == [10, 20, 30, 40]
+    assert corners(geometry.pictures(lps, "axial")[-1]) == [15, 25, 35, 45]
+    assert corners(geometry.pictures(lps, "coronal")[0]) == [15, 25, 10, 20]
+    assert corners(geometry.pictures(lps, "sagittal")[0]) == [15, 35, 10, 30]
+
+
+def test_padding_alone_leaves_every_pixel():
+    picture = np.random.default_rng(0).random((20, 14)).astype(np.float32)
+    padded = geometry.fit(picture, (1.5, 1.5), 32, "pad")
+    assert padded.shape == (32, 32)
+    np.testing.assert_array_equal(padded[6:26, 9:23], picture)
+    assert padded.sum() == pytest.approx(picture.sum())
+    assert geometry.upsampling((20, 14), 32, "pad") == 1.0
+    assert geometry.upsampling((20, 14), 32) == 1.6
+
+
+def test_padding_alone_scales_what_is_too_large_or_not_square():
+    assert geometry.fit(np.ones((40, 30), np.float32), (1.0, 1.0), 32, "pad").shape == (32, 32)
+    # Rows of 2 mm and columns of 1 mm: 10 rows become 20, so that a millimetre is a pixel both ways.
+    filled = geometry.fit(np.ones((10, 20), np.float32), (2.0, 1.0), 32, "pad") > 0.5
+    assert (np.flatnonzero(filled.any(1)).size, np.flatnonzero(filled.any(0)).size) == (20, 20)
+
+
+@pytest.mark.parametrize("how", ["resize", "pad"])
+def test_colour_channels_are_fitted_alike(how):
+    picture = np.random.default_rng(0).random((20, 14, 3)).astype(np.float32)
+    together = geometry.fit(picture, (1.0, 1.0), 32, how)
+    for channel in range(3):
+        np.testing.assert_array_equal(together[..., channel], geometry.fit(picture[..., channel], (1.0, 1.0), 32, how))
+
+
+@pytest.mark.parametrize(("pixels", "size"), [(28, 28), (29, 32), (128, 128), (224, 256), (1024, 1024), (3000, 1024)])
+def test_the_next_size_a_network_takes(pixels, size):
+    assert geometry.next_size(pixels) == size
+
+
+def test_only_coarse_slices_cut_across_are_warned_of():
+    coarse = affine_for("LPS", (9, 9, 9), (1.0, 1.0, 8.0))
+    assert geometry.notes_on_plane(coarse, "axial") == []
+    assert geometry.notes_on_plane(coarse, "stored") == []
+    assert [note.endswith("8 mm apart") for note in geometry.notes_on_plane(coarse, "coronal")] == [True]
+    assert geometry.notes_on_plane(affine_for("LPS", (9, 9, 9), (1.0, 1.0, 1.5)), "coronal") == []
+
+
+def test_what_is_stored_is_not_turned(tmp_path):
+    volume = four_corners()
+    assert corners(geometry.pictures(torch.from_numpy(volume), "stored")[0]) == [10, 20, 30, 40]

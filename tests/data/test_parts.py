@@ -5,6 +5,8 @@ import hmac
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medgan.data import RECIPES
 from medgan.data.pseudonyms import Pseudonyms, pseudonyms_from
@@ -77,7 +79,41 @@ def test_why_an_image_is_left_out():
     assert fault(image) == ""
 
 
+def test_a_data_set_may_keep_all_that_is_not_black():
+    image = np.zeros((20, 20), np.uint8)
+    image[0, 0] = 255
+    assert fault(image) == EMPTY
+    assert fault(image, 0.0) == CLIPPED
+    image[0, 1] = 9
+    assert fault(image, 0.0) == ""
+    image[:] = 255
+    image[0, 0] = 0
+    assert fault(image) == CLIPPED
+    assert fault(image, constant_only=True) == ""
+    assert fault(image * 0, constant_only=True) == EMPTY
+
+
 def test_a_sheet_puts_images_row_by_row():
     images = np.arange(1, 6, dtype=np.uint8).reshape(5, 1, 1, 1) * np.ones((5, 1, 2, 3), np.uint8)
     assert np.asarray(contact_sheet(images, columns=3))[::2, ::3].tolist() == [[1, 2, 3], [4, 5, 0]]
     assert contact_sheet(np.zeros((2, 3, 8, 8), np.uint8)).mode == "RGB"
+
+
+@given(
+    count=st.integers(1, 200), share=st.floats(0, 0.99), seed=st.integers(0, 2**31), order=st.randoms(use_true_random=False)
+)  # fmt: skip
+def test_a_split_is_by_patient_and_by_nothing_else(count, share, seed, order):
+    patients = [f"p{i}" for i in range(count)]
+    out, note = held_out_patients(patients, share=share, seed=seed)
+    assert out <= {*patients}
+    assert len(out) < count, "someone is left to train on"
+    assert out == held_out_patients(patients, share=share, seed=seed)[0]
+    if count < 10:
+        assert not out
+        assert bool(note) == (share > 0)
+    elif share > 0:
+        assert len(out) == min(max(1, round(share * count)), count - 1)
+    # Which places of the list are drawn does not depend on what the patients are called.
+    renamed = order.sample(range(10**6), count)
+    others, _ = held_out_patients([str(name) for name in renamed], share=share, seed=seed)
+    assert [str(name) in others for name in renamed] == [name in out for name in patients]

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from PIL import Image
 
 from medgan.data.dataset import open_dataset
 from medgan.data.prepare import PrepareConfig, prepare
@@ -102,3 +103,62 @@ def test_a_cine_of_twenty_phases_is_no_stack_of_two_hundred(scans):
     found = find_scans(walk(scans / "mr_cine_dicom" / "SCD0000301"))
     assert len(found.scans) == 20
     assert {scan.shape for scan in found.scans} == {(256, 256, 10)}
+
+
+@pytest.mark.parametrize(("name", "train", "test", "copies"), [("normal", 1214, 234, 1), ("pneumonia", 3494, 390, 20)])
+def test_pneumonia_mnist_has_its_published_counts(scans, tmp_path, name, train, test, copies):
+    """Counts of MedMNIST v2; the exact copies in it are left out, one of them in another part than its twin."""
+    config = PrepareConfig(recipe="pneumonia-mnist", only_class=name, workers=1)
+    summary = prepare(config, scans / "xray" / "pneumoniamnist_rebuilt.npz", tmp_path / "out.zip")
+    assert summary["kept"] == train + test - copies
+    assert summary["dropped"]["duplicate: the same pixels as in another scan"] == copies
+    assert summary["dropped"]["of another class"] == 4708 + 624 - train - test
+    with np.load(scans / "xray" / "pneumoniamnist_rebuilt.npz") as arrays:
+        of_class = arrays["train_images"][arrays["train_labels"][:, 0] == (name == "pneumonia")]
+    _, first = np.unique(of_class.reshape(len(of_class), -1), axis=0, return_index=True)
+    np.testing.assert_array_equal(open_dataset(tmp_path / "out.zip").images(slice(None))[:, 0], of_class[np.sort(first)])
+
+
+def test_trousers_of_the_fashion_sprite(scans, tmp_path):
+    summary = prepare(PrepareConfig(recipe="fashion-mnist", only_class="trouser", workers=1), scans / "fashion", tmp_path / "out.zip")
+    with np.load(scans / "fashion" / "fashion_mnist_sprite900.npz") as arrays:
+        assert str(arrays["names"][1]).lower() == "trouser"
+        np.testing.assert_array_equal(open_dataset(tmp_path / "out.zip").images(slice(None))[:, 0], arrays["images"][90:180])
+    assert (summary["kept"], summary["dropped"]) == (90, {"of another class": 810})
+
+
+def test_a_cine_in_acdcs_layout(scans, tmp_path):
+    patient = tmp_path / "in" / "patient001"
+    patient.mkdir(parents=True)
+    shutil.copy(scans / "mr_cine_nifti" / "SCD0000301_4d.nii.gz", patient / "patient001_4d.nii.gz")
+    (patient / "Info.cfg").write_text("ED: 1\nES: 9\nNbFrame: 20\n")
+    summary = prepare(PrepareConfig(recipe="acdc", workers=1), tmp_path / "in", tmp_path / "out.zip")
+    assert (summary["kept"], summary["patients"], summary["dropped"]) == (20, 1, {})
+    values = np.asarray(nibabel.load(patient / "patient001_4d.nii.gz").dataobj[..., 8], np.float64)
+    expected = np.round((values - values.min()) / np.ptp(values) * 255)
+    rows = manifest(tmp_path / "out.zip")
+    images = open_dataset(tmp_path / "out.zip").images(slice(None))[:, 0]
+    es = [image for image, row in zip(images, rows, strict=True) if row["label"] == "ES"]
+    for z, image in enumerate(es):
+        # 256 px in the middle of 512, as stored: columns run to the right.
+        assert np.abs(image[128:384, 128:384] - expected[:, :, z].T).max() <= 1
+        assert not image[:128].any()
+
+
+def test_a_chest_x_ray_of_the_nih_is_taken_as_published(scans, tmp_path):
+    place = tmp_path / "in" / "images_001" / "images"
+    place.mkdir(parents=True)
+    shutil.copy(scans / "xray" / "nih_00000001_000.png", place / "00000001_000.png")
+    prepare(PrepareConfig(recipe="chest-xray14", size=512, workers=1), tmp_path / "in", tmp_path / "out.zip")
+    with Image.open(place / "00000001_000.png") as original:
+        np.testing.assert_array_equal(open_dataset(tmp_path / "out.zip").images([0])[0, 0], np.asarray(original.convert("L")))
+
+
+def test_an_x_ray_whose_low_values_are_white_has_dark_lungs(scans, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    shutil.copy(scans / "xray" / "gdcm-CR-MONO1-10-chest.dcm", source / "a.dcm")
+    prepare(PrepareConfig(recipe="xray", size=256, workers=1), source, tmp_path / "out.zip")
+    image = open_dataset(tmp_path / "out.zip").images([0])[0, 0].astype(float)
+    # The lungs, left and right of the middle, are darker than the spine and than what lies below the diaphragm.
+    assert max(image[80:150, 60:90].mean(), image[80:150, 170:200].mean()) < image[80:220, 118:138].mean()
