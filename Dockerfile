@@ -59,7 +59,7 @@ LABEL org.nrg.commands="[\
   \"name\": \"medgan-train\",\
   \"label\": \"medgan: train a generator of synthetic images\",\
   \"description\": \"Trains StyleGAN2-ADA on the scans stored here and returns synthetic images, metrics, the model and a report. The form can be left as it is. For one Docker server with the NVIDIA runtime.\",\
-  \"version\": \"0.1.0+685846a4\",\
+  \"version\": \"0.1.0+de3e6e25\",\
   \"schema-version\": \"1.0\",\
   \"info-url\": \"https://arxiv.org/abs/2210.03786\",\
   \"image\": \"medgan:0.1.0\",\
@@ -85,7 +85,7 @@ LABEL org.nrg.commands="[\
    \"MEDGAN_SIZE\": \"#size#\",\
    \"MEDGAN_PRESET\": \"#preset#\",\
    \"MEDGAN_KIMG\": \"#kimg#\",\
-   \"MEDGAN_GAMMA\": \"#gamma#\",\
+   \"MEDGAN_PRETRAINED\": \"#pretrained#\",\
    \"MEDGAN_MIRROR\": \"#mirror#\",\
    \"MEDGAN_AUGMENT\": \"#augment#\",\
    \"MEDGAN_IMAGES\": \"#images#\",\
@@ -176,13 +176,13 @@ LABEL org.nrg.commands="[\
     \"replacement-key\": \"#kimg#\"\
    },\
    {\
-    \"name\": \"gamma\",\
-    \"label\": \"R1 gamma\",\
-    \"description\": \"weight of the R1 penalty (0: the preset's own)\",\
-    \"type\": \"number\",\
+    \"name\": \"pretrained\",\
+    \"label\": \"Start from\",\
+    \"description\": \"start from these networks: ffhq-256, ffhq-512, ffhq-1024 (in the weights folder) or a file\",\
+    \"type\": \"string\",\
     \"required\": false,\
-    \"default-value\": \"0\",\
-    \"replacement-key\": \"#gamma#\"\
+    \"default-value\": \"\",\
+    \"replacement-key\": \"#pretrained#\"\
    },\
    {\
     \"name\": \"mirror\",\

@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": ("medgan.commands.plan:command", "Time, memory and disk of a training before it runs."),
     "inspect": ("medgan.commands.inspect:command", "Look at a dataset before a network does: counts, checks, advice."),
     "train": ("medgan.commands.train:command", "Train a generator on a prepared dataset."),
+    "import": ("medgan.commands.import_network:command", "Turn an official NVIDIA network pickle into a bundle, safely."),
     "generate": ("medgan.commands.generate:command", "Draw synthetic images from a trained generator."),
     "evaluate": ("medgan.commands.evaluate:command", "Compare two sets of images: FID and others."),
     "report": ("medgan.commands.report:command", "Write one HTML file from what a run folder holds."),

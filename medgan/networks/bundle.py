@@ -65,7 +65,7 @@ def write_bundle(
         "task": "unconditional generation of 2-D medical images",
         "description": f"A {family} generator of {size} x {size} pixel images, written by {made_by}.",
         "intended_use": DISCLAIMER,
-        "copyright": "the trainer of this model",
+        "copyright": (details.get("source") or {}).get("licence", "the trainer of this model"),
         "network_data_format": {
             "inputs": {
                 "latent": {
@@ -141,7 +141,12 @@ def model_card(metadata: Mapping[str, Any]) -> str:
         ("Weights SHA-256", f"`{about['model_sha256']}`"),
     ]
     if source := about.get("source"):
-        facts += [("Started from" if "dataset" in about else "Imported from", f"{source.get('kind', 'a network file')}, sha256 `{source['sha256']}`")]
+        facts += [
+            (
+                "Started from" if "dataset" in about else "Imported from",
+                f"{source.get('kind', 'a network file')}, sha256 `{source['sha256']}`",
+            )
+        ]
         facts += [("Licence of those weights", source["licence"])] if source.get("licence") else []
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts)
     return f"""# {metadata["name"]}

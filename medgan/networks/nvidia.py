@@ -30,7 +30,13 @@ MOST_DEPTH = 16
 # Constructor keywords of both repositories that change no number here: half precision, memory layout, kernels, what is trained.
 INERT = {"num_fp16_res", "fp16_channels_last", "fused_modconv_default", "class_name"}
 # Keywords whose official default is the only value these networks have.
-FIXED: dict[str, Any] = {"activation": "lrelu", "resample_filter": [1, 3, 3, 1], "embed_features": None, "layer_features": None}
+FIXED: dict[str, Any] = {
+    "activation": "lrelu",
+    "resample_filter": [1, 3, 3, 1],
+    "embed_features": None,
+    "layer_features": None,
+    "cmap_dim": None,
+}
 NAMES_OF_G = {
     "z_dim",
     "c_dim",
@@ -166,11 +172,12 @@ def _said(keywords: Mapping[str, Any], *, generator: bool, ada: bool) -> dict[st
         elif name == "w_avg_beta":
             if generator:
                 said[name] = value
-        elif name == "lr_multiplier":
-            if value != 0.01:
-                refuse("a mapping network with another learning rate multiplier than 0.01")
-        else:
+        elif name != "lr_multiplier":
             _is_fixed(name, value)
+    # Files converted from TensorFlow say 0.1 for a discriminator that has no mapping layers, where it multiplies nothing.
+    used = generator or (said.get("c_dim") and said.get("mapping_layers", 8))
+    if used and mapping.get("lr_multiplier", 0.01) != 0.01:
+        refuse("a mapping network with another learning rate multiplier than 0.01")
     return checked_values(said)
 
 

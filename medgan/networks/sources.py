@@ -66,7 +66,9 @@ def _from_run(folder: Path) -> Pretrained:
         family = str(content["config"]["family"])
         states = {name: dict(content[name]) for name in ("G", "D", "G_ema")}
     except Exception as error:
-        raise WeightsError(f"--pretrained: the run's saved state cannot be read ({type(error).__name__})", fix="another run folder") from None
+        raise WeightsError(
+            f"--pretrained: the run's saved state cannot be read ({type(error).__name__})", fix="another run folder"
+        ) from None
     if family != "stylegan2":
         raise WeightsError(f"--pretrained is a run of the family {family}; only stylegan2 can be a start", fix="--family, and train anew")
     networks = {name: network(state) for name, state in states.items()}

@@ -30,7 +30,7 @@ from medgan.networks.records import (
     texts,
 )
 
-# A file of 8 px has 12,000 steps, one of 1024 px some ten times as many; its numbers are 0.4 GB.
+# A file of 1024 px made as the official ones has 52,308 steps and 0.38 GB.
 MOST_STEPS = 500_000
 MOST_BYTES = 2 * 2**30
 # The longest number in an official file is torch.save's magic, 10 bytes.

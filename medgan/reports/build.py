@@ -300,7 +300,8 @@ def _commands(results: Results) -> list[tuple[str, str]]:
         )  # fmt: skip
         commands.append(("Scans to dataset", command_line(start, prepare, options, PrepareConfig())))
     if results.config:
-        commands.append(("Dataset to generator", "medgan train --data DATA.zip --out NEW_RUN --config RUN/config.json"))
+        start = " --pretrained NETWORK" if results.config.get("pretrained") else ""
+        commands.append(("Dataset to generator", f"medgan train --data DATA.zip --out NEW_RUN --config RUN/config.json{start}"))
     if results.model:
         line = command_line("medgan generate --bundle RUN/bundle --out IMAGES", _drawing(generate) or _seeds(results), DRAWING)
         commands.append(("Generator to images", line))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from medgan.config import setting
 from medgan.errors import ConfigError
@@ -85,6 +86,13 @@ class TrainConfig:
         ("fid",), "what is measured at snapshots, the first one chooses the best; empty for none", metavar="A,B"
     )
     metric_images: int = setting(50000, "generated images per measurement during training")
+    pretrained: str = setting(
+        "",
+        "start from these networks: an official pickle, a bundle, a run folder, or ffhq-256, ffhq-512, ffhq-1024",
+        metavar="NETWORK",
+        label="Start from",
+    )
+    check_transfer: bool = setting(True, "with --pretrained, measure before the first step and stop if it is no better than random weights")
     seed: int = setting(0, "seed of weights, order and all draws")
     time_budget: str = setting("", "stop after this long, e.g. 20h or 30m; the state is saved", metavar="TIME")
 
@@ -171,6 +179,35 @@ class TrainConfig:
     def ema_half_life(self) -> float:
         """Half-life of G_ema in images."""
         return (self.ema_kimg or self.batch * 10 / 32) * 1000
+
+
+def for_transfer(config: TrainConfig, *, G: Mapping[str, Any], D: Mapping[str, Any], explicit: Collection[str]) -> TrainConfig:
+    """The settings of a training that starts from other networks.
+
+    Their shape is theirs: another one cannot be filled. As the official code does with --resume, ADA's p may move by one in 100
+    thousand images instead of 500, and the average has no ramp-up, because there is something to average from the start
+    (STYLEGAN2-ADA.md 6.5). A preset yields to these, a setting that somebody gave does not.
+
+    Args:
+        config: Settings as they would be without.
+        G: Constructor arguments of the generator to start from.
+        D: And of its discriminator.
+        explicit: Names of settings that the user gave.
+    """
+    theirs = {
+        "channel_base": G["channel_base"],
+        "channel_max": G["channel_max"],
+        "map_layers": G["mapping_layers"],
+        "latent": G["z_dim"],
+        "d_architecture": D.get("architecture", "resnet"),
+        "ada_kimg": min(config.ada_kimg, 100.0),
+        "ema_rampup": 0.0,
+    }
+    return replace(config, **{name: value for name, value in theirs.items() if name not in explicit})
+
+
+FROM_THE_NETWORK = ("channel_base", "channel_max", "map_layers", "latent", "d_architecture", "ada_kimg", "ema_rampup")
+"""What `for_transfer` sets."""
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -19,6 +19,7 @@ from medgan.data.dataset import Dataset
 from medgan.data.sheet import contact_sheet
 from medgan.errors import ConfigError, DivergedError, Preempted
 from medgan.networks.bundle import write_bundle
+from medgan.networks.transfer import Pretrained
 from medgan.progress import duration
 from medgan.training import disk
 from medgan.training import state as states
@@ -27,6 +28,8 @@ from medgan.training.batches import Batches
 from medgan.training.config import PIPES, TrainConfig, seconds
 from medgan.training.diffaugment import DiffAugment
 from medgan.training.disk import SHEET_IMAGES
+from medgan.training.start import compare_with_random
+from medgan.training.start import source as first_weights
 from medgan.training.state import State
 from medgan.training.statistics import Collector
 from medgan.training.step import Step
@@ -55,6 +58,7 @@ def train(
     resume: str = "auto",
     device: torch.device | None = None,
     held_out: Dataset | None = None,
+    start: Pretrained | None = None,
     on_snapshot: Snapshot | None = None,
     on_tick: Tick | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -68,6 +72,7 @@ def train(
         resume: `auto` goes on from the folder's state if there is one, `new` starts over, a path names a state.
         device: Where to train; the CPU when None.
         held_out: Images of patients that are not trained on: D is compared on them at snapshots; None leaves that out.
+        start: Networks to begin from, checked to fit; a resumed run needs them no more.
         on_snapshot: Measures a snapshot.
         on_tick: Told of progress.
         stop: Asked before every step; when true the state is saved and Preempted is raised.
@@ -79,21 +84,33 @@ def train(
         DiskError: The disk has less room than the run will need.
         ResumeError: The state belongs to another dataset, seed or configuration.
         DivergedError: Losses or gradients are no longer finite.
+        WeightsError: The networks to begin from are no better than random ones.
         Preempted: `stop` said so.
     """
     device = device or torch.device("cpu")
     runs.check_writable(out, "--out")
     disk.check_room(disk.need_of(config, data), out)
     batches = Batches(data, mirror=config.mirror, seed=config.seed, device=device, labels=config.labels)
-    state = states.build(config, size=data.resolution, channels=data.channels, c_dim=batches.c_dim, device=device)
     saved = _saved_state(out, resume)
+    state = states.build(
+        config, size=data.resolution, channels=data.channels, c_dim=batches.c_dim, device=device, start=None if saved else start
+    )
     if saved:
         batches.sampler.load(states.load(state, saved, config=config, dataset_identity=data.identity, device=device))
         _trim_records(out, state.nimg)
     else:
         _start_over(out)
+        if start:
+            runs.write_json(out / runs.PRETRAINED, start.source)
     runs.write_json(out / runs.CONFIG, to_json(config))
     data.write_info(out / runs.DATASET)
+    if start and not saved and config.check_transfer:
+        shape = {"size": data.resolution, "channels": data.channels, "c_dim": batches.c_dim}
+        shown = (
+            compare_with_random(state.G_ema, config, out, on_snapshot=on_snapshot, **shape) if on_snapshot else {"transfer": "not-measured"}
+        )
+        if on_tick:
+            on_tick({"kimg": f"0/{config.kimg:g}", "pct": "0", **shown})
 
     run = _Run(config, data, out, state, batches, held_out, on_snapshot, on_tick)
     return run.loop(stop)
@@ -116,7 +133,7 @@ def _start_over(out: Path) -> None:
     """Remove what an earlier run left, so that its numbers do not mix with the new ones; a folder that is no run keeps all it has."""
     if not (out / runs.CONFIG).exists():
         return
-    for name in (runs.STATS, runs.EVALUATIONS, runs.STATUS, runs.METRICS, runs.REPORT):
+    for name in (runs.STATS, runs.EVALUATIONS, runs.STATUS, runs.METRICS, runs.REPORT, runs.PRETRAINED):
         (out / name).unlink(missing_ok=True)
     for name in (runs.SNAPSHOTS, runs.BUNDLE, "checkpoint", runs.SYNTHETIC):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -298,6 +315,7 @@ class _Run:
             "kimg": state.nimg / 1000,
             "chosen_by": chosen,
             "seed": self.config.seed,
+            **first_weights(self.out),
         }
         write_bundle(folder, state.G_ema, family=self.config.family, arguments=arguments, details=details)
 

@@ -14,12 +14,24 @@ from torch import Tensor, nn
 
 from medgan.config import to_json
 from medgan.errors import ConfigError, DataError, ResumeError
-from medgan.networks import NETWORKS
+from medgan.networks import NETWORKS, transfer
+from medgan.networks.transfer import Pretrained
 from medgan.runs import save_tensors
 from medgan.training.config import TrainConfig
 
 # What may differ between a run and its continuation: length, stops, and what is looked at on the way.
-FREE = ("kimg", "time_budget", "metrics", "metric_images", "tick_kimg", "snapshot_ticks", "keep_snapshots", "keep_most", "max_nonfinite")
+FREE = (
+    "kimg",
+    "time_budget",
+    "metrics",
+    "metric_images",
+    "tick_kimg",
+    "snapshot_ticks",
+    "keep_snapshots",
+    "keep_most",
+    "max_nonfinite",
+    "check_transfer",
+)
 FORMAT = 1
 
 
@@ -126,18 +138,22 @@ def networks(config: TrainConfig, *, size: int, channels: int, c_dim: int) -> tu
     return G, D
 
 
-def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: torch.device) -> State:
-    """A new run: weights drawn from the seed on the CPU, so that every device starts alike.
+def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: torch.device, start: Pretrained | None = None) -> State:
+    """A new run: weights drawn from the seed on the CPU, so that every device starts alike, or those of `start`.
 
     Raises:
         DataError, ConfigError: See `networks`.
     """
     torch.manual_seed(config.seed)
-    G, D = (network.to(device) for network in networks(config, size=size, channels=channels, c_dim=c_dim))
+    G, D = networks(config, size=size, channels=channels, c_dim=c_dim)
+    G_ema = copy.deepcopy(G).eval().requires_grad_(False)
+    if start:
+        transfer.fill(start, G=G, D=D, G_ema=G_ema)
+    G, D, G_ema = G.to(device), D.to(device), G_ema.to(device)
     return State(
         G=G,
         D=D,
-        G_ema=copy.deepcopy(G).eval().requires_grad_(False),
+        G_ema=G_ema,
         G_opt=lazy_adam(G.parameters(), lr=config.lr_g, beta1=config.beta1, beta2=config.beta2, interval=config.g_reg_interval),
         D_opt=lazy_adam(D.parameters(), lr=config.lr_d, beta1=config.beta1, beta2=config.beta2, interval=config.d_reg_interval),
         pl_mean=torch.zeros([], device=device),

@@ -171,6 +171,22 @@ def test_strided_tensors_come_out_as_they_were(tmp_path):
     assert torch.equal(read.G.weights["synthesis.b8.conv1.weight"], weight)
 
 
+def test_what_the_official_converter_records_of_a_tensorflow_network_is_understood(golden, tmp_path):
+    """The keywords of the reference file: every one given, the discriminator's mapping without layers and with another rate."""
+    manifest = Golden(golden, "legacy_tf").manifest
+    said_of_G, said_of_D = manifest["G_kwargs"], manifest["D_kwargs"]
+    shape = {name: said_of_D[name] for name in ("c_dim", "img_resolution", "img_channels", "channel_base", "channel_max")}
+    G = Generator(**shape, z_dim=32, w_dim=32, mapping_layers=4)
+    D = Discriminator(**shape, mapping_layers=0)
+
+    def easy(value):
+        return EasyDict({k: easy(v) for k, v in value.items()}) if isinstance(value, dict) else value
+
+    read = read_official(written(tmp_path / "x.pkl", snapshot(G, D, copy.deepcopy(G), (easy(said_of_G), easy(said_of_D)))))
+    assert (read.G.arguments["w_avg_beta"], read.D.arguments["mapping_layers"]) == (0.995, 0)
+    assert read.G.arguments["conv_clamp"] is None
+
+
 # --- TensorFlow
 
 
