@@ -186,7 +186,9 @@ def dataset_for(config: JobConfig, source: Path, out: Path, *, cache: Path | Non
     from medgan.data.prepare import prepare
     from medgan.progress import bar
 
-    if ready := find_dataset(source):
+    ready = find_dataset(source)
+    # A folder of pictures is raw data to a recipe that takes pictures; a zip of them is a dataset to all.
+    if ready and not (ready.is_dir() and "picture" in RECIPES.get(config.recipe).sources):
         # Whatever a user called a picture may name a patient; the messages of a job are stored with its results.
         return open_dataset(ready, show_names=False, cache=cache)
     with bar("preparing") as step:

@@ -29,7 +29,8 @@ def command(source: Path, out: Path, dry_run: bool, **flags: Any) -> None:
     """Turn the scans below SRC into a dataset.
 
     Writes OUT.zip (images for training), OUT.held-out.zip (where patients are held out) and the folder OUT.info with
-    manifest, exclusions, fingerprint and a contact sheet. SRC holds DICOM, NIfTI, MetaImage, NRRD or an XNAT archive tree, or zips of these.
+    manifest, exclusions, fingerprint and a contact sheet. SRC holds DICOM, NIfTI, MetaImage, NRRD or an XNAT archive tree, or zips of these;
+    for some recipes PNG, JPEG, TIFF, .npz or idx files.
     Stopped at any moment, the same command goes on where it was.
 
     Example: medgan prepare scans/ liver.zip --mask-label 5 --size 64

@@ -17,11 +17,12 @@ from medgan.data.pictures import find_pictures
 from medgan.data.quality import OTHER_CLASS
 from medgan.data.recipe import Recipe
 from medgan.data.scans import Excluded, Found, Place, Scan, Volume, content_identity, find_scans, name_matches, volume_scan, walk
-from medgan.data.stacks import find_stacks, is_stack
+from medgan.data.stacks import find_stacks, is_idx
 from medgan.errors import DataError
 
 NOT_OF_RECIPE = "no file of this recipe's data set"
 UNKNOWN_FORMAT = "file of no known format"
+DERIVED = "not ORIGINAL\\PRIMARY (--derived takes it)"
 NO_FRAME = "4-D: a recipe for this data set, or --frames, must say which volume is meant"
 FRAME_NAME = re.compile(r"_frame(\d+)", re.IGNORECASE)
 INFO_CFG = "info.cfg"
@@ -58,7 +59,7 @@ def choose(
     if "stack" in recipe.sources:
         scans += find_stacks(files, recipe, found.excluded, held_out=held_out)
         # The search for DICOM knows no idx files.
-        known = {content_identity(path) for path, _ in files if is_stack(path.name)}
+        known = {content_identity(path) for path, _ in files if is_idx(path.name)}
         found.excluded[:] = [item for item in found.excluded if item.reason != UNKNOWN_FORMAT or item.identity not in known]
     scans = [replace(scan, patient=patient_of(scan.place, recipe.patient) or scan.patient) for scan in scans]
     label_maps = [replace(mask, patient=patient_of(mask.place, recipe.patient)) for mask in label_maps]
@@ -100,7 +101,7 @@ def _wanted_series(scan: Scan, recipe: Recipe, excluded: list[Excluded]) -> bool
         modality = scan.modality if scan.modality.isalpha() and len(scan.modality) <= 4 else "unknown"
         reason = f"modality {modality}, the recipe takes {recipe.modality.replace('|', ', ')}"
     elif recipe.original and scan.derived:
-        reason = "not ORIGINAL\\PRIMARY"
+        reason = DERIVED
     elif recipe.series and not any(name_matches(word, [recipe.series]) for word in scan.words):
         reason = "series not called as --series asks"
     elif recipe.kernel and not name_matches(scan.kernel, [recipe.kernel]):

@@ -176,7 +176,7 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
         if not config.overwrite:
             _keep_other(out, recipe)
         if not scans and not any(item.level == "scan" for item in found.excluded):
-            raise DataError(_no_scans(found), fix=_no_scans_fix(found))
+            raise DataError(_no_scans(found), fix=_no_scans_fix(found, recipe))
         matches, warnings = _match(scans, masks, recipe, found.excluded)
         pieces = _cut_all(matches, recipe, folder, config, step)
         pieces = _ordered(pieces, found.excluded)
@@ -193,10 +193,18 @@ def _no_scans(found: Found) -> str:
     return f"no scan in the input ({listed or 'no file of a known format'}{pictures})"
 
 
-def _no_scans_fix(found: Found) -> str:
-    if found.pictures:
-        return "pictures of one size train without prepare: medgan train --data FOLDER"
-    return "give DICOM, NIfTI (.nii, .nii.gz), MetaImage (.mhd, .mha) or NRRD files"
+def _no_scans_fix(found: Found, recipe: Recipe) -> str:
+    formats = {
+        "series": "DICOM",
+        "volume": "NIfTI (.nii, .nii.gz), MetaImage (.mhd, .mha) or NRRD",
+        "picture": "PNG, JPEG or TIFF",
+        "stack": ".npz or idx files",
+    }
+    takes = f"the recipe {recipe.name} takes {', '.join(formats[source] for source in recipe.sources)}"
+    takes += f" called {', '.join(recipe.files)}" if recipe.files else ""
+    if found.pictures and "picture" not in recipe.sources:
+        return f"{takes}; --recipe png or xray takes pictures"
+    return takes
 
 
 def _match(

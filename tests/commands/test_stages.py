@@ -14,7 +14,7 @@ from PIL import Image
 
 from medgan import runs
 from medgan.commands.job import JobConfig, dataset_for
-from medgan.errors import ConfigError
+from medgan.errors import ConfigError, DataError
 from tests.phantoms import ct_nifti
 from tests.toy import discs
 
@@ -191,3 +191,16 @@ def test_a_job_overrides_its_preset_only_where_told():
         JobConfig(window=(40, 80), window_preset="ct-brain")
     with pytest.raises(ConfigError, match="not divisible by --batch-gpu 4"):
         JobConfig(batch=5, batch_gpu=4)
+
+
+def test_a_folder_of_pictures_is_prepared_by_a_recipe_that_takes_pictures(tmp_path):
+    """Elsewhere it is a dataset as it is; these pictures, of two sizes, would be none."""
+    from tests.data.layouts import xray
+
+    for name, shape in (("a", (40, 40)), ("b", (30, 50))):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        Image.fromarray(xray(3, shape)).save(tmp_path / "in" / name / "x.png")
+    made = dataset_for(JobConfig(recipe="xray", size=32), tmp_path / "in", tmp_path / "data.zip")
+    assert (len(made), made.resolution) == (2, 32)
+    with pytest.raises(DataError):
+        dataset_for(JobConfig(size=32), tmp_path / "in", tmp_path / "unused.zip")

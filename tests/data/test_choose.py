@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from medgan.data.choose import choose, patient_of
+from medgan.data.choose import DERIVED, choose, patient_of
 from medgan.data.recipe import Recipe
 from medgan.data.scans import Place, find_scans, name_matches, walk
 from tests.phantoms import affine_for, body, ct_series, write_nifti
@@ -59,7 +59,7 @@ MR = {"modality MR, the recipe takes CT": 4}
 def test_every_series_left_out_has_its_reason(session):
     scans, _, reasons = chosen(session, CT)
     assert sorted(scan.thickness_mm for scan in scans) == [1.0, 3.0]
-    assert reasons == {**ALWAYS, **MR, "not ORIGINAL\\PRIMARY": 8}
+    assert reasons == {**ALWAYS, **MR, DERIVED: 8}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_every_series_left_out_has_its_reason(session):
 def test_series_are_chosen_by_pattern_and_thickness(session, changes, thickness, reason):
     scans, _, reasons = chosen(session, dataclasses.replace(CT, **changes))
     assert [scan.thickness_mm for scan in scans] == thickness
-    assert reasons == {**ALWAYS, **MR, "not ORIGINAL\\PRIMARY": 8, reason: 4}
+    assert reasons == {**ALWAYS, **MR, DERIVED: 8, reason: 4}
 
 
 def test_derived_series_are_taken_when_asked_for(session):

@@ -5,7 +5,7 @@ import hmac
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medgan.data import RECIPES
@@ -99,6 +99,7 @@ def test_a_sheet_puts_images_row_by_row():
     assert contact_sheet(np.zeros((2, 3, 8, 8), np.uint8)).mode == "RGB"
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(1, 200), share=st.floats(0, 0.99), seed=st.integers(0, 2**31), order=st.randoms(use_true_random=False)
 )  # fmt: skip
