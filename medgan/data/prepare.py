@@ -6,40 +6,27 @@ Order and split of the images follow from the scans' content, not from pseudonym
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import math
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medgan import machine
 from medgan.config import setting, to_json
 from medgan.data import RECIPES
 from medgan.data.pseudonyms import pseudonyms_from, shown_names
 from medgan.data.recipe import FITS, OTHER_PRESETS, PLANES, SIZES, SPLITS, WINDOW_PRESETS, Recipe, preset_changes
-from medgan.data.spool import cut_into, place, work_folder
+from medgan.data.spool import work_folder
 from medgan.errors import ConfigError, DataError, InputError, OutputError
 from medgan.progress import Step, nothing
 from medgan.runs import check_writable, utc_now
 
 if TYPE_CHECKING:
-    from medgan.data.crew import Died
     from medgan.data.masks import LabelMap, Match
     from medgan.data.results import Piece
     from medgan.data.scans import Excluded, Found, Scan
-    from medgan.data.slices import Job, Outcome
-
-# A worker imports MONAI for seconds, which three scans do not win back.
-FEWEST_SCANS_FOR_WORKERS = 4
-# A process with MONAI and torch; and copies of a volume as float32 while it is turned, windowed and measured.
-WORKER_BYTES = 400 * 2**20
-VOXEL_BYTES = 24
-
-KILLED = "the process that read it was killed: too large for the memory, or a crash in a decoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +149,7 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
     from medgan.data.choose import choose, sized
     from medgan.data.results import Results
     from medgan.data.scans import find_scans, walk
+    from medgan.data.schedule import cut_all
     from medgan.data.zips import unpack
 
     files = walk(source, [out, info, held_out_zip])
@@ -178,7 +166,8 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
         if not scans and not any(item.level == "scan" for item in found.excluded):
             raise DataError(_no_scans(found), fix=_no_scans_fix(found, recipe))
         matches, warnings = _match(scans, masks, recipe, found.excluded)
-        pieces = _cut_all(matches, recipe, folder, config, step)
+        chosen = [(scan, match.mask) for scan, match in matches if match.mask or not recipe.by_mask]
+        pieces = cut_all(chosen, recipe, folder, workers=config.workers, scheduler=config.scheduler, step=step)
         pieces = _ordered(pieces, found.excluded)
         kept = _without_duplicates(pieces, found.excluded)
         if not any(piece.outcome.pictures for piece in kept):
@@ -240,48 +229,6 @@ def _keep_other(out: Path, recipe: Recipe) -> None:
         raise OutputError("OUT exists and is no dataset that prepare wrote", fix="another name for OUT, or --overwrite") from None
     if differing:
         raise OutputError(f"OUT holds a dataset of another recipe ({', '.join(differing)})", fix="another name for OUT, or --overwrite")
-
-
-def _cut_all(matches: Sequence[tuple[Scan, Match]], recipe: Recipe, folder: Path, config: PrepareConfig, step: Step) -> list[Piece]:
-    from medgan.data.crew import Died
-    from medgan.data.results import Piece
-    from medgan.data.slices import Job, Outcome
-
-    chosen = [(scan, match) for scan, match in matches if match.mask or not recipe.by_mask]
-    jobs = [Job(scan=scan, mask=match.mask, recipe=recipe, spool=folder) for scan, match in chosen]
-    done: dict[int, tuple[str, Outcome]] = {}
-    if jobs:
-        step(0, len(jobs))
-    for index, result in _results(jobs, folder, config):
-        done[index] = ("", Outcome(fault=KILLED)) if isinstance(result, Died) else result
-        step(len(done), len(jobs))
-    return [Piece(scan=job.scan, outcome=done[i][1], spool=place(folder, done[i][0])) for i, job in enumerate(jobs)]
-
-
-def _results(jobs: Sequence[Job], folder: Path, config: PrepareConfig) -> Iterator[tuple[int, tuple[str, Outcome] | Died]]:
-    """What became of each scan, as it is known."""
-    if config.scheduler:
-        from medgan.data.cluster import on_cluster
-
-        yield from on_cluster(config.scheduler, jobs, folder)
-        return
-    count = min(config.workers or usual_workers(jobs), max(len(jobs), 1))
-    if count > 1:
-        from medgan.data.crew import in_processes
-
-        yield from in_processes(functools.partial(cut_into, folder), jobs, count)
-        return
-    for index, job in enumerate(jobs):
-        yield index, cut_into(folder, job)
-
-
-def usual_workers(jobs: Sequence[Job]) -> int:
-    """One process per core, but no more than have room in the memory with the largest scan each."""
-    if len(jobs) < FEWEST_SCANS_FOR_WORKERS:
-        return 1
-    largest = max(math.prod(job.scan.shape) for job in jobs)
-    room = int(0.8 * machine.free_memory()) // (WORKER_BYTES + VOXEL_BYTES * largest)
-    return max(min(machine.cores(), room), 1)
 
 
 def _ordered(pieces: list[Piece], excluded: list[Excluded]) -> list[Piece]:

@@ -61,15 +61,24 @@ def work_folder(out: Path) -> Iterator[Path]:
                 raise
         for stale in out.parent.glob(f".{glob.escape(out.stem)}*.zip.*.part"):
             stale.unlink(missing_ok=True)
-        for stale in folder.glob("*/*.part"):
-            stale.unlink(missing_ok=True)
+        _sweep(folder)
         try:
             yield folder
         except MedganError as error:
             if not isinstance(error, DiskError | Preempted):
                 shutil.rmtree(folder, ignore_errors=True)
+            _sweep(folder)
+            raise
+        except BaseException:
+            _sweep(folder)
             raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed had begun."""
+    for stale in folder.glob("??/*.part"):
+        stale.unlink(missing_ok=True)
 
 
 @functools.cache

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from medgan.data import spool
-from medgan.data.prepare import PrepareConfig, _ordered, prepare, usual_workers
+from medgan.data.prepare import PrepareConfig, _ordered, prepare
 from medgan.data.recipe import Recipe
 from medgan.data.scans import find_scans, volume_scan, walk
+from medgan.data.schedule import usual_workers
 from medgan.data.slices import Job, cut_scan
 from medgan.errors import DiskError, OutputError
 from tests.conftest import ROOT
