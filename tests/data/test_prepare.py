@@ -216,7 +216,7 @@ def test_a_copy_of_a_scan_is_counted_once(tmp_path):
 
 def test_an_absent_label_lists_those_present(tmp_path):
     ct_nifti(tmp_path / "in", label=5)
-    with pytest.raises(DataError, match="0 of 12 slices kept: no voxel of label 1; labels seen: 5") as caught:
+    with pytest.raises(DataError, match='0 of 12 slices kept: no voxel of label 1 or "liver"; labels seen: 5') as caught:
         prepare(small(), tmp_path / "in", tmp_path / "out.zip")
     assert caught.value.exit_code == 65
     assert caught.value.fix == "--mask-label 5"
