@@ -26,6 +26,7 @@ METADATA = "configs/metadata.json"
 MODEL = "models/model.pt"
 DISCRIMINATOR = "models/discriminator.pt"
 FORMAT = 1
+MOST_BYTES = 2 * 2**30
 DISCLAIMER = "Synthetic images are for research; they are not for diagnostic use."
 
 
@@ -200,6 +201,9 @@ def _read(bundle: Path, name: str) -> bytes:
     if bundle.is_dir():
         return (bundle / name).read_bytes()
     with zipfile.ZipFile(bundle) as archive:
+        # zipfile reads no more than the directory declares.
+        if archive.getinfo(name).file_size > MOST_BYTES:
+            raise DataError(f"{name} in the bundle is larger than any network", fix="take the bundle from its run again")
         return archive.read(name)
 
 
