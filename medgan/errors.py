@@ -111,11 +111,13 @@ def from_os_error(error: OSError) -> MedganError | None:
     Paths are left out of the message: a path of a scan may name a patient.
     """
     import errno
+    import os
 
+    # The system's own words: a library may put a path into `strerror`.
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-        return DiskError(f"writing failed: {error.strerror}", fix="free space on the output and work disks, then rerun")
+        return DiskError(f"writing failed: {os.strerror(error.errno)}", fix="free space on the output and work disks, then rerun")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(f"a file could not be opened: {error.strerror}", fix="check owner and mode of the folders")
+        return OutputError(f"a file could not be opened: {os.strerror(error.errno)}", fix="check owner and mode of the folders")
     return None
 
 

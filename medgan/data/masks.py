@@ -78,12 +78,14 @@ def labels_of(values: np.ndarray) -> tuple[int, ...] | None:
     """The labels of an array, or None where it is no label map.
 
     A label map holds whole numbers from 0 to 255, few of them, in connected areas: most labelled voxels have the
-    neighbour's value, which tells an 8-bit scan apart.
+    neighbour's value, which tells an 8-bit scan apart. A single value other than 0 labels nothing.
     """
     if not _could_be_labels(values):
         return None
     whole = values.astype(np.uint8)
     found = np.flatnonzero(np.bincount(whole.ravel(), minlength=MOST_LABELS))
+    if len(found) == 1 and found[0]:
+        return None
     inside, beside = whole[:-1], whole[1:]
     labelled = np.count_nonzero(inside)
     if labelled and np.count_nonzero((inside == beside) & (inside > 0)) < 0.5 * labelled:

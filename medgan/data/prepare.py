@@ -150,13 +150,12 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
     from medgan.data.results import Results
     from medgan.data.scans import find_scans, walk
     from medgan.data.schedule import cut_all
-    from medgan.data.zips import unpack
+    from medgan.data.zips import unpacked
 
     files = walk(source, [out, info, held_out_zip])
     check_writable(out.parent, "OUT's folder")
-    with work_folder(out) as folder:
-        zipped: list[Excluded] = []
-        files = unpack(files, folder / "unpacked", zipped)
+    zipped: list[Excluded] = []
+    with work_folder(out) as folder, unpacked(files, folder / "unpacked", zipped) as files:
         found = find_scans(files, allow_burned_in=config.allow_burned_in)
         found.excluded += zipped
         scans, masks = choose(files, found, recipe, config.masks, held_out=config.held_out > 0)
@@ -164,7 +163,7 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
         if not config.overwrite:
             _keep_other(out, recipe)
         if not scans and not any(item.level == "scan" for item in found.excluded):
-            raise DataError(_no_scans(found), fix=_no_scans_fix(found, recipe))
+            raise DataError(_no_scans(found, len(masks)), fix=_no_scans_fix(found, recipe))
         matches, warnings = _match(scans, masks, recipe, found.excluded)
         chosen = [(scan, match.mask) for scan, match in matches if match.mask or not recipe.by_mask]
         pieces = cut_all(chosen, recipe, folder, workers=config.workers, scheduler=config.scheduler, step=step)
@@ -175,10 +174,11 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
         return Results(config, recipe, keys, found.excluded, kept, warnings, started).write(out, held_out_zip, info)
 
 
-def _no_scans(found: Found) -> str:
+def _no_scans(found: Found, masks: int) -> str:
     reasons = Counter(item.reason for item in found.excluded)
     listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
     pictures = f"; {found.pictures} pictures" if found.pictures else ""
+    pictures += f"; {masks} label map{'s' if masks > 1 else ''}" if masks else ""
     return f"no scan in the input ({listed or 'no file of a known format'}{pictures})"
 
 

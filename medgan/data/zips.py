@@ -6,12 +6,13 @@ nothing is written outside the folder, no link is followed, and no more is writt
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from medgan.data.scans import SKIPPED_FOLDERS, Excluded, Place, content_identity
@@ -33,23 +34,24 @@ def is_zip(name: str) -> bool:
     return name.lower().endswith(".zip")
 
 
-def unpack(files: Sequence[tuple[Path, Place]], folder: Path, excluded: list[Excluded]) -> list[tuple[Path, Place]]:
-    """The files with each zip replaced by what is in it.
+@contextlib.contextmanager
+def unpacked(files: Sequence[tuple[Path, Place]], folder: Path, excluded: list[Excluded]) -> Iterator[list[tuple[Path, Place]]]:
+    """The files with each zip replaced by what is in it, as long as the block lasts: members keep their names, which may name a patient.
 
     Args:
         files: What `scans.walk` gives; a single zip counts as the source folder itself.
         folder: Where members are written; made anew.
         excluded: Takes zips and members that are left out, with the reason.
 
-    Returns:
+    Yields:
         The files in order, members in the place of their zip.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    if not any(is_zip(place.name) for _, place in files):
-        return list(files)
-    folder.mkdir(parents=True)
-    alone = len(files) == 1 and len(files[0][1].parts) == 1
-    return _without_zips(files, folder, excluded, depth=0, alone=alone)
+    try:
+        alone = len(files) == 1 and len(files[0][1].parts) == 1
+        yield _without_zips(files, folder, excluded, depth=0, alone=alone)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _without_zips(

@@ -8,7 +8,7 @@ import pytest
 from medgan.data.dataset import open_dataset
 from medgan.data.prepare import PrepareConfig, prepare
 from medgan.errors import ConfigError, DataError, InputError
-from tests.phantoms import affine_for, body, ct_nifti, ct_series, dicom_slice, save, turned, write_nifti
+from tests.phantoms import affine_for, body, ct_nifti, ct_series, dicom_slice, read_dicom, save, turned, write_nifti
 
 # The liver of the phantom reaches from slice 4 to the last of 12.
 LIVER_SLICES = list(range(4, 12))
@@ -261,6 +261,20 @@ def test_an_mr_takes_its_window_from_the_volume(tmp_path):
     # 0 to 1700, the same in every slice.
     assert (row["level"], row["width"], row["modality"], row["preset"]) == ("850", "1700", "MR", "mr-minmax")
     assert open_dataset(tmp_path / "out.zip").images([5])[0, 0, 15, 9] == round(1060 / 1700 * 255)
+
+
+def test_burned_in_annotation_is_refused_unless_it_is_allowed_and_synthetic_data_always(tmp_path):
+    hu, _ = body()
+    ct_series(tmp_path / "in", hu, BurnedInAnnotation="YES")
+    with pytest.raises(DataError, match=r"annotation burned into the pixels"):
+        prepare(small(mask_label=-1), tmp_path / "in", tmp_path / "out.zip")
+    assert prepare(small(mask_label=-1, allow_burned_in=True), tmp_path / "in", tmp_path / "out.zip")["kept"] == 12
+    for path in (tmp_path / "in").iterdir():
+        data = read_dicom(path)
+        data.add_new(0x0008001C, "CS", "YES")
+        save(data, path)
+    with pytest.raises(DataError, match="marked as synthetic data"):
+        prepare(small(mask_label=-1, allow_burned_in=True), tmp_path / "in", tmp_path / "out2.zip")
 
 
 def test_an_empty_source_and_one_without_scans(tmp_path):

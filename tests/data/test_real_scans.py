@@ -162,3 +162,25 @@ def test_an_x_ray_whose_low_values_are_white_has_dark_lungs(scans, tmp_path):
     image = open_dataset(tmp_path / "out.zip").images([0])[0, 0].astype(float)
     # The lungs, left and right of the middle, are darker than the spine and than what lies below the diaphragm.
     assert max(image[80:150, 60:90].mean(), image[80:150, 170:200].mean()) < image[80:220, 118:138].mean()
+
+
+def test_the_phases_of_the_cine_are_those_of_its_nifti_twin(scans):
+    from medgan.data.scans import Place, Volume, find_scans, walk
+    from medgan.data.slices import load
+    from medgan.data.volumes import read_geometry, read_volume
+
+    path = scans / "mr_cine_nifti" / "SCD0000301_4d.nii.gz"
+    shape, affine, _ = read_geometry(path)
+    assert shape == (256, 256, 10, 20)
+    found = find_scans(walk(scans / "mr_cine_dicom" / "SCD0000301"))
+    for phase in (0, 7, 19):
+        twin, twin_affine = read_volume(Volume(path=path, place=Place((path.name,)), shape=shape, affine=affine), phase)
+        ours = load(found.scans[phase])
+        # Both on the axes of the NIfTI file: where its voxel (0, 0, 0) lies, ours must be the same value.
+        voxels = np.linalg.inv(ours.affine) @ twin_affine
+        turn = np.round(voxels[:3, :3]).astype(int)
+        np.testing.assert_allclose(voxels[:3, :3], turn, atol=1e-3)
+        index = np.stack(np.meshgrid(*[np.arange(n) for n in (256, 256, 10)], indexing="ij"), axis=-1) @ turn.T + np.round(
+            voxels[:3, 3]
+        ).astype(int)
+        np.testing.assert_array_equal(ours.values.numpy()[tuple(np.moveaxis(index, -1, 0))], twin)
