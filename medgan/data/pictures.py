@@ -35,7 +35,7 @@ def find_pictures(files: Sequence[tuple[Path, Place]], recipe: Recipe, excluded:
         except DataError as error:
             excluded.append(Excluded(level="file", identity=content_identity(path), reason=error.message))
             continue
-        label, patient = table.get(path.name, (None, ""))
+        label, patient = table.get(path.name, ("", ""))
         scans.append(
             Scan(
                 files=(path,),
@@ -48,7 +48,8 @@ def find_pictures(files: Sequence[tuple[Path, Place]], recipe: Recipe, excluded:
                 shape=(columns, rows, 1),
                 affine=np.eye(4),
                 kind="picture",
-                label=label,
+                # Words of the list that are no classes might be anything, also a name.
+                label=label if label and {*label.split("|")} <= {*recipe.classes} else None,
             )
         )
     return scans

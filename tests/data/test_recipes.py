@@ -126,6 +126,14 @@ def test_chest_xray14_is_grey_split_by_patient_and_has_labels_on_request(tmp_pat
     assert (summary["kept"], summary["patients"], summary["dropped"]) == (2, 1, {"of another class": 2})
 
 
+def test_words_of_a_list_that_are_no_classes_are_not_written(tmp_path):
+    layouts.chest_xray14(tmp_path / "in")
+    table = tmp_path / "in" / "Data_Entry_2017_v2020.csv"
+    table.write_text(table.read_text().replace("Hernia", "Jane Doe"))
+    _, _, rows = run(tmp_path, "chest-xray14", size=32)
+    assert {row["label"] for row in rows} == {"Cardiomegaly", "Cardiomegaly|Emphysema", "No Finding", ""}
+
+
 def test_chest_xray14_without_its_list_still_knows_the_patients(tmp_path):
     layouts.chest_xray14(tmp_path / "in")
     (tmp_path / "in" / "Data_Entry_2017_v2020.csv").unlink()
