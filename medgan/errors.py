@@ -82,9 +82,19 @@ class DiskError(MedganError):
 
 
 class Preempted(MedganError):
-    """A signal asked the run to stop; its state is saved."""
+    """A signal asked the run to stop; its state is saved and the same command resumes.
+
+    Args:
+        message: Where it stopped.
+        fix: How to go on.
+        kimg: Thousands of images shown by then, of a training.
+    """
 
     code, exit_code = "E_PREEMPTED", 75
+
+    def __init__(self, message: str, *, fix: str = "the same command resumes", kimg: float | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.kimg = kimg
 
 
 class DivergedError(MedganError):

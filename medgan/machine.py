@@ -34,6 +34,21 @@ def device() -> torch.device:
     return chosen
 
 
+def check_devices(count: int) -> None:
+    """Prove that this machine has a GPU for each of `count` processes; on one without GPUs they share its cores.
+
+    Raises:
+        DeviceError: It has fewer.
+    """
+    import torch
+
+    from medgan.errors import DeviceError
+
+    if device().type == "cuda" and torch.cuda.device_count() < count:
+        found = torch.cuda.device_count()
+        raise DeviceError(f"--gpus {count}: this machine shows {found}", fix=f"--gpus {found}, or MEDGAN_DEVICE=cpu")
+
+
 def set_precision(precision: str) -> None:
     """`tf32` lets CUDA matrix products and convolutions round their inputs to TF32; `fp32` forbids it, as the official code does."""
     import torch

@@ -77,6 +77,12 @@ def bar(title: str) -> Iterator[Step]:
         yield step
 
 
+@contextmanager
+def hushed(title: str) -> Iterator[Step]:  # noqa: ARG001
+    """What a rank that does not speak has in place of a bar."""
+    yield nothing
+
+
 Fields = Callable[[dict[str, str]], None]
 """Called at every tick of a training with what its line shows; `pct` is the part done."""
 

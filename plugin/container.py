@@ -21,7 +21,7 @@ import click
 import medgan
 from medgan.cli import as_problem, run_and_exit
 from medgan.config import environment_name, options_from, resolve
-from medgan.errors import ConfigError, MedganError, redacted_trace
+from medgan.errors import ConfigError, MedganError, Preempted, redacted_trace
 from medgan.runs import atomic, check_writable, commit, utc_now, write_json, write_text
 from plugin.surroundings import Folders, banner, check_input, default_work, prepare_output, redirect_caches, refuse_left_over_keys
 
@@ -123,6 +123,7 @@ def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_onl
         The job's status: `complete`, `partial` or `checked`.
 
     Raises:
+        Exit: A signal stopped the job (75).
         MedganError: Whatever went wrong, with its exit code; report/error.json and report/run.log are written where the output allows it.
     """
     prepare_output(folders.output, _shown("output", folders.output))
@@ -130,6 +131,7 @@ def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_onl
     redirect_caches(folders.work)
     report = folders.output / "report" / run_name
     (report / "error.json").unlink(missing_ok=True)
+    preempted = None
     with recorded(folders.work) as log:
         try:
             if not quiet:
@@ -145,6 +147,8 @@ def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_onl
                 check_only=check_only,
             )
             fill(folders.output, run_name, "the data check does not make this" if check_only else "this run made nothing here")
+        except Preempted as stop:
+            preempted = stop
         except Exception as error:
             problem = _problem(error)
             with contextlib.suppress(OSError):
@@ -152,6 +156,10 @@ def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_onl
             raise problem from None
         with atomic(report / "run.log") as temporary:
             shutil.copyfile(log, temporary)
+    if preempted:
+        # No result, no error: whoever sent the signal starts the same command again, on the same scratch folder.
+        print("RESULT status=preempted" + ("" if preempted.kimg is None else f" kimg={preempted.kimg:g}"), flush=True)
+        raise click.exceptions.Exit(preempted.exit_code)
     fields = result.fields()
     print("RESULT " + " ".join(f"{name}={value}" for name, value in fields.items()), flush=True)
     return str(fields["status"])

@@ -56,7 +56,8 @@ class JobConfig:
     preset: str = setting("standard", "settings of the training", choices=tuple(PRESETS), label="Training preset")
     kimg: float = setting(0.0, "length of the training in thousands of images shown (0: the preset's own)", label="Training length (kimg)")
     batch: int = setting(0, "images per step (0: the preset's own)", label="Batch")
-    batch_gpu: int = setting(0, "images per GPU at a time (0: all of the batch)", label="Batch per GPU")
+    gpus: int = setting(1, "GPUs that train together, in one process each", label="GPUs")
+    batch_gpu: int = setting(0, "images per GPU at a time (0: all that the GPU has of the batch)", label="Batch per GPU")
     gamma: float = setting(0.0, "weight of the R1 penalty (0: the preset's own)", label="R1 gamma")
     pretrained: str = setting(
         "", "start from these networks: ffhq-256, ffhq-512, ffhq-1024 (in the weights folder) or a file", label="Start from"
@@ -108,7 +109,8 @@ class JobConfig:
         if self.augment != PRESET:
             changes["augment"] = self.augment
         return replace(
-            preset(self.preset, size=size),
+            preset(self.preset, size=size, gpus=self.gpus),
+            gpus=self.gpus,
             seed=self.seed,
             time_budget=self.time_budget,
             pretrained=self.pretrained,

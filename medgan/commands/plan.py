@@ -32,7 +32,6 @@ LONGEST_CALIBRATION = 900.0
 @click.option("--images", type=click.IntRange(0), default=0, show_default=True, help="images of the dataset, without --data; 0 unknown")
 @click.option("--classes", type=click.IntRange(0), default=0, show_default=True, help="classes, without --data")
 @click.option("--device", "device_name", type=click.Choice(["", *DEVICES]), default="", help="class of machine  [default: this one]")
-@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, envvar="MEDGAN_GPUS", help="devices that share the batch")
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="threads of a CPU; 0 is this machine's cores")
 @click.option("--calibrate", is_flag=True, help="run some real steps on this machine instead of predicting")
 @click.option("--out", type=click.Path(path_type=Path, readable=False), envvar="MEDGAN_OUT", help="as of train: whether its disk has room")
@@ -55,7 +54,7 @@ LONGEST_CALIBRATION = 900.0
 )
 @click.option("--resume", default="auto", envvar="MEDGAN_RESUME", help="as of train; without influence here")
 @click.option("--json", "as_json", is_flag=True, help="as one JSON object")
-@options_from(TrainConfig, leave_out=("gpus",))
+@options_from(TrainConfig)
 def command(
     data: Path | None,
     size: int,
@@ -63,7 +62,6 @@ def command(
     images: int,
     classes: int,
     device_name: str,
-    gpus: int,
     threads: int,
     calibrate: bool,
     out: Path | None,
@@ -89,7 +87,7 @@ def command(
         dataset = open_dataset(data)
         labels = one_hot(dataset)
         size, n_channels, images, c_dim = dataset.resolution, dataset.channels, len(dataset), 0 if labels is None else labels.shape[1]
-    config = resolve(preset(preset_name, size=size, gpus=gpus), flags, config_file=config_file)
+    config = resolve(preset(preset_name, size=size, gpus=flags["gpus"] or 1), flags, config_file=config_file)
     if config.pretrained:
         explicit = given(flags, config_file)
         config, _ = transferred(config, folder=weights, explicit=explicit)
@@ -100,7 +98,6 @@ def command(
         images=images,
         c_dim=c_dim if config.labels else 0,
         device_name=device_name,
-        gpus=gpus,
         threads=threads,
         measured=calibrate,
     )
@@ -119,7 +116,6 @@ def planned(
     images: int,
     c_dim: int = 0,
     device_name: str = "",
-    gpus: int = 1,
     threads: int = 0,
     measured: bool = False,
 ) -> Plan:
@@ -132,22 +128,18 @@ def planned(
         images: Images of the dataset; 0 where unknown.
         c_dim: Classes.
         device_name: A name in DEVICES, or empty for this machine.
-        gpus: Devices that share the batch.
         threads: Of a CPU; 0 for all of this machine.
         measured: Whether to run real steps here.
 
     Raises:
-        ConfigError: Real steps of another machine were asked for, or more than this one can do in some minutes; or the batch
-            does not divide.
+        ConfigError: Real steps of another machine were asked for, or more than this one can do in some minutes.
     """
     from dataclasses import replace
 
-    from medgan.training.plan import plan, round_size
+    from medgan.training.plan import plan
 
     if measured and device_name:
         raise ConfigError("--calibrate measures this machine, not --device", fix="leave one of them out")
-    if config.batch % gpus or (config.batch // gpus) % round_size(config, gpus):
-        raise ConfigError(f"--batch {config.batch} does not divide over --gpus {gpus} and --batch-gpu {round_size(config, gpus)}")
     notes: list[str] = []
     memory = 0
     if device_name:
@@ -156,17 +148,17 @@ def planned(
         device, memory, notes = _this_machine()
     threads = threads or len(os.sched_getaffinity(0)) if device.kind == "cpu" else 1
     about: dict[str, Any] = {"size": size, "channels": channels, "c_dim": c_dim}
-    everything: dict[str, Any] = {**about, "images": images, "device": device, "gpus": gpus, "threads": threads, "device_memory": memory}
+    everything: dict[str, Any] = {**about, "images": images, "device": device, "threads": threads, "device_memory": memory}
     calibration = None
     if measured:
         from medgan import machine
         from medgan.training.calibrate import calibrate
 
-        refuse_too_much(plan(config, **everything), images_in_all=STEPS_CALIBRATED * round_size(config, gpus))
+        refuse_too_much(plan(config, **everything), images_in_all=STEPS_CALIBRATED * config.round_size)
         machine.keep_freed_memory()
         machine.set_precision(config.precision)
-        calibration = calibrate(config, **about, device=machine.device(), batch_gpu=round_size(config, gpus))
-        if gpus > 1:
+        calibration = calibrate(config, **about, device=machine.device(), batch_gpu=config.round_size)
+        if config.gpus > 1:
             notes.append("one device was measured; that several divide the work evenly is assumed")
     made = plan(config, **everything, calibration=calibration)
     return replace(made, warnings=(*notes, *made.warnings))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import click
 from medgan.config import options_from, resolve
 from medgan.data.prepare import PrepareConfig
 from medgan.errors import Preempted
+from medgan.signals import on_stop
 
 # A readable path is not asked for here: click's own error would show it, and a path may name a patient.
 PATH = click.Path(path_type=Path, readable=False)
@@ -51,15 +50,8 @@ def command(source: Path, out: Path, dry_run: bool, **flags: Any) -> None:
 def until_terminated() -> Iterator[None]:
     """SIGTERM and SIGUSR1, which batch systems send before they kill, end the block as Preempted, so that it can clean up."""
 
-    def stop(*_: Any) -> None:
+    def stop() -> None:
         raise Preempted("prepare was told to stop; what is done is kept", fix="the same command goes on")
 
-    if threading.current_thread() is not threading.main_thread():
+    with on_stop(stop):
         yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Collection
+import sys
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,8 @@ import click
 
 from medgan.commands.transfer import carry_source, given, starting_point
 from medgan.config import options_from, resolve, to_json
-from medgan.errors import DataError, InputError
+from medgan.errors import ConfigError, DataError, InputError, Preempted
+from medgan.ranks import Ranks, started
 from medgan.training.config import PRESETS, TrainConfig, preset
 
 if TYPE_CHECKING:
@@ -20,10 +23,14 @@ if TYPE_CHECKING:
 
     from medgan.data.dataset import Dataset
     from medgan.metrics.evaluate import Evaluator
+    from medgan.progress import Step
     from medgan.training.loop import Trained
 
 # Seeds of the images that choose the best snapshot; the reported figure comes from others (job.py), so that the choice does not flatter it.
 SELECTION_SEED = 1_000_000_000
+
+WORK = "work.json"
+"""What the ranks of one training are told, beside config.json."""
 
 
 @click.command()
@@ -75,13 +82,21 @@ def command(
     from medgan.data.dataset import open_dataset
 
     dataset = open_dataset(data, cache=out / runs.DECODED)
-    config = resolve(preset(preset_name, size=dataset.resolution), flags, config_file=config_file)
+    gpus = processes(flags["gpus"])
+    flags["gpus"] = gpus if started() > 1 else flags["gpus"]
+    config = resolve(preset(preset_name, size=dataset.resolution, gpus=gpus), flags, config_file=config_file)
     explicit = given(flags, config_file)
     if dry_run:
         config, _ = starting_point(config, dataset, out, folder=weights, resume=resume, explicit=explicit)
         click.echo(json.dumps(to_json(config), indent=2))
         return
-    trained = run_training(config, dataset, out, weights=weights, resume=resume, explicit=explicit)
+    try:
+        trained = run_training(config, dataset, out, weights=weights, resume=resume, explicit=explicit)
+    except Preempted as stop:
+        click.echo(json.dumps({"status": "preempted", "kimg": stop.kimg, "next": stop.fix}))
+        sys.exit(stop.exit_code)
+    if os.environ.get("RANK", "0") != "0":
+        return
     click.echo(
         json.dumps(
             {
@@ -95,20 +110,39 @@ def command(
     )
 
 
-def evaluator_for(config: TrainConfig, weights: Path | None, *, cache: Path) -> Evaluator | None:
+def processes(asked: int | None) -> int:
+    """How many processes will train: those that torchrun started, or those that were asked for.
+
+    Raises:
+        ConfigError: Both were given and differ.
+    """
+    there = started()
+    if there > 1 and asked not in (None, there):
+        raise ConfigError(f"--gpus {asked}: torchrun started {there} processes", fix="leave --gpus out under torchrun")
+    return there if there > 1 else asked or 1
+
+
+def evaluator_for(
+    config: TrainConfig,
+    weights: Path | None,
+    *,
+    cache: Path,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+) -> Evaluator | None:
     """The measurements of a training, ready, or None where it wants none; absent weights fail here.
 
     Args:
         config: Settings of the training.
         weights: Folder with pretrained files, or None.
         cache: Folder for features of the training images; they derive from patients, so it lies with the run.
+        ranks: The processes that measure together.
     """
     if not config.metrics:
         return None
     from medgan import machine
     from medgan.metrics.evaluate import Evaluator
 
-    return Evaluator(config.metrics, weights=weights, device=str(machine.device()), cache=cache)
+    return Evaluator(config.metrics, weights=weights, device=str(machine.device()), cache=cache, ranks=ranks)
 
 
 def held_out_beside(data: Dataset) -> Dataset | None:
@@ -143,8 +177,9 @@ def run_training(
     resume: str = "auto",
     evaluator: Evaluator | None = None,
     explicit: Collection[str] = (),
+    features: Path | None = None,
 ) -> Trained:
-    """Train with measurements and progress, and leave run.json.
+    """Train with measurements and progress, and leave run.json; on several GPUs in as many processes.
 
     Args:
         config: Settings.
@@ -154,41 +189,129 @@ def run_training(
         resume: See `medgan.training.loop.train`.
         evaluator: Made before, or None to make it here.
         explicit: Names of settings that the user gave, which those of a network to start from do not replace.
+        features: Folder for features of the training images; in the run folder when None.
+
+    Raises:
+        Preempted: SIGTERM or SIGUSR1 came; the state is saved.
     """
-    from collections.abc import Mapping
+    from medgan import runs
+    from medgan.ranks import joined
+    from medgan.signals import stop_asked
+
+    runs.check_writable(out, "--out")
+    if config.gpus > 1 and started() == 1:
+        return _on_processes(config, data, out, weights=weights, resume=resume, evaluator=evaluator, explicit=explicit)
+    cache = features or out / "cache"
+    with joined() as ranks, stop_asked() as asked:
+        evaluator = evaluator or evaluator_for(config, weights, cache=cache, ranks=ranks)
+        return _train(config, data, out, weights=weights, resume=resume, evaluator=evaluator, explicit=explicit, ranks=ranks, asked=asked)
+
+
+def _on_processes(
+    config: TrainConfig,
+    data: Dataset,
+    out: Path,
+    *,
+    weights: Path | None,
+    resume: str,
+    evaluator: Evaluator | None,
+    explicit: Collection[str],
+) -> Trained:
+    """The same in `config.gpus` processes of this machine, each of which calls `run_training` (medgan/worker.py)."""
+    import tempfile
 
     from medgan import machine, runs
-    from medgan.progress import bar, watch
+    from medgan.launch import launch
+    from medgan.training.loop import Trained
+
+    machine.check_devices(config.gpus)
+    work = {
+        "data": str(data.path.absolute()),
+        "show_names": data.show_names,
+        "out": str(out.absolute()),
+        "weights": str(weights.absolute()) if weights else None,
+        "resume": resume if resume in ("auto", "new") else str(Path(resume).absolute()),
+        "explicit": sorted(explicit),
+        "features": str(evaluator.cache.absolute()) if evaluator and evaluator.cache else None,
+    }
+    # Not in the run folder, which people pass on: it names places of the data.
+    with tempfile.TemporaryDirectory(prefix="medgan-ranks-") as folder:
+        runs.write_json(Path(folder) / runs.CONFIG, to_json(config))
+        runs.write_json(Path(folder) / WORK, work)
+        launch("medgan.worker", [folder], processes=config.gpus)
+    status = json.loads((out / runs.STATUS).read_text(encoding="utf-8"))
+    if evaluator:
+        # From the cache that the ranks filled.
+        evaluator.reference(data.limited(config.max_images, seed=config.seed))
+    return Trained(status["status"], float(status["kimg"]), status["best"])
+
+
+def _train(
+    config: TrainConfig,
+    data: Dataset,
+    out: Path,
+    *,
+    weights: Path | None,
+    resume: str,
+    evaluator: Evaluator | None,
+    explicit: Collection[str],
+    ranks: Ranks,
+    asked: Callable[[], bool],
+) -> Trained:
+    """One rank's training; `asked` says whether this process was told to stop."""
+    from medgan import machine, runs
+    from medgan.progress import bar, hushed, nothing, watch
     from medgan.sampling.generate import numbered
     from medgan.training.disk import check_room, need_of
     from medgan.training.loop import train
 
-    started = runs.utc_now()
-    runs.check_writable(out, "--out")
+    started_at = runs.utc_now()
+    shown = bar if ranks.speaks else hushed
     data = data.limited(config.max_images, seed=config.seed)
     config, start = starting_point(config, data, out, folder=weights, resume=resume, explicit=explicit)
-    if config.pretrained:
+    if config.pretrained and ranks.speaks:
         carry_source(out, resume)
     # Before the features of the real images, which may take minutes: the networks fit the images, and the disk the run.
     need = need_of(config, data)
     check_room(need, out)
-    with bar("checking images") as step:
+
+    def decode(step: Step) -> None:
         room = shutil.disk_usage(out).free - need.total
         data.check(out / runs.DECODED, most_bytes=max(min(int(config.cache_gib * 2**30), room), 0), step=step)
+
+    # Rank 0 decodes the images, the others open what it left.
+    if ranks.speaks:
+        with bar("checking images") as step:
+            decode(step)
+    ranks.wait()
+    if not ranks.speaks:
+        decode(nothing)
     held_out = held_out_beside(data)
     machine.keep_freed_memory()
     machine.set_precision(config.precision)
     device = machine.device()
-    evaluator = evaluator or evaluator_for(config, weights, cache=out / "cache")
+
+    def stoppable(step: Step = nothing) -> Step:
+        """A step that shows progress and ends the measurement when a stop is asked for on any rank."""
+
+        def look(done: int, total: int) -> None:
+            step(done, total)
+            if ranks.any(asked()):
+                raise Preempted("stopped while measuring")
+
+        return look
+
     if evaluator:
-        with bar("real features") as step:
-            evaluator.reference(data, step=step)
+        with shown("real features") as step:
+            evaluator.reference(data, step=stoppable(step))
 
     def measure(G_ema: nn.Module) -> Mapping[str, Any] | None:
+        assert evaluator
         draw = numbered(G_ema, SELECTION_SEED, device=device, labels=labels_for(G_ema, data))
-        return {**evaluator.evaluate(sample=draw, n_fake=config.metric_images), "seed": SELECTION_SEED} if evaluator else None
+        measured = evaluator.evaluate(sample=draw, n_fake=config.metric_images, step=stoppable())
+        return {**measured, "seed": SELECTION_SEED} if measured else None
 
-    with watch("training", out / runs.LOG) as on_tick:
+    with watch("training", out / runs.LOG) if ranks.speaks else hushed("training") as on_tick:
         trained = train(
             config,
             data,
@@ -198,9 +321,13 @@ def run_training(
             held_out=held_out,
             start=start,
             on_snapshot=measure if evaluator else None,
-            on_tick=on_tick,
+            on_tick=on_tick if ranks.speaks else None,  # type: ignore[arg-type]
+            stop=asked,
+            ranks=ranks,
         )
-    runs.write_json(out / runs.STATUS, {"time": runs.utc_now(), "status": trained.status, "kimg": f"{trained.kimg:g}"})
-    inputs = {"dataset": data.identity} | ({"pretrained": config.pretrained} if config.pretrained else {})
-    runs.write_json(out / runs.PROVENANCE, runs.provenance("train", to_json(config), inputs, started=started))
+    if ranks.speaks:
+        status = {"time": runs.utc_now(), "status": trained.status, "kimg": f"{trained.kimg:g}", "best": trained.best}
+        runs.write_json(out / runs.STATUS, status)
+        inputs = {"dataset": data.identity} | ({"pretrained": config.pretrained} if config.pretrained else {})
+        runs.write_json(out / runs.PROVENANCE, runs.provenance("train", to_json(config), inputs, started=started_at))
     return trained

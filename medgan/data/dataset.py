@@ -114,6 +114,7 @@ class Dataset:
 
     def __init__(self, path: Path, *, show_names: bool = True, any_size: bool = False, cache: Path | None = None) -> None:
         self.path = path
+        self.show_names = show_names
         self._files = Files(path, show_names=show_names)
         self.names = self._files.images
         if not self.names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from medgan.metrics import EXTRACTORS, METRICS
 from medgan.metrics.features import Array, Collector, Extractor, Features, Images, cache_path, load, save
 from medgan.metrics.metric import Metric
 from medgan.progress import Step, nothing
+from medgan.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Evaluator:
         cache: Folder for features of reference sets, found again by content; None keeps nothing.
         batch: Images per forward pass.
         seed: Seed of metrics that draw subsets.
+        ranks: The processes that share the work: each looks at some of the images, rank 0 computes.
 
     Raises:
         ConfigError: An unknown name, or `fid50k_full` with another resize rule than its own.
@@ -78,7 +80,9 @@ class Evaluator:
         cache: Path | None = None,
         batch: int = 32,
         seed: int = 0,
+        ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
     ) -> None:
+        self.ranks = ranks
         self.metrics = {name: _metric(name, seed) for name in metrics}
         for name, metric in self.metrics.items():
             if metric.extractor and metric.extractor != extractor:
@@ -105,10 +109,10 @@ class Evaluator:
         if len(real) == 0:
             raise DataError("the real set holds no images", fix="give a set with images as --real")
         self._shape = _checked(real.images(range(1))).shape[1:]
-        path = cache_path(self.cache, real, self.extractor) if self.cache else None
+        path = cache_path(self.cache, real, self.extractor) if self.cache and self.ranks.speaks else None
         features = load(path, dim=self.extractor.dim, keep=self._keep) if path else None
-        if features is None:
-            features = self._collect(_batches(real, len(real), self.batch), len(real), step)
+        if not self.ranks.any(features is not None):
+            features = self._collect(real.images, len(real), step)
             if path:
                 try:
                     save(path, features)
@@ -129,23 +133,24 @@ class Evaluator:
             step: Called with images done and images in all.
 
         Returns:
-            The content of metrics.json: `metrics` (name -> value and what belongs to it), `n_real`, `n_fake`, `extractor`, `resize`,
+            On rank 0 the content of metrics.json, an empty dictionary on others: `metrics` (name -> value and what belongs to it), `n_real`, `n_fake`, `extractor`, `resize`,
             `seed`, `warnings`, `seconds`.
 
         Raises:
             DataError: The sets differ in size or channels, or are too small for a metric.
         """
-        assert self._real is not None, "call reference() first"
+        assert self._shape, "call reference() first"
         assert (fake is None) != (sample is None), "give a set or a function"
         started = time.monotonic()
         if fake is not None:
-            count = min(n_fake, len(fake))
-            batches = _batches(fake, count, self.batch)
+            features = self._collect(fake.images, min(n_fake, len(fake)), step)
         else:
-            assert sample is not None
-            count = n_fake
-            batches = (sample(start, min(self.batch, count - start)) for start in range(0, count, self.batch))
-        features = self._collect(batches, count, step)
+            draw = sample
+            assert draw is not None
+            features = self._collect(lambda numbers: draw(numbers.start, len(numbers)), n_fake, step)
+        if not self.ranks.speaks:
+            return {}
+        assert self._real is not None
         result = compare(self.metrics, real=self._real, fake=features, seed=self.seed)
         return {
             **result,
@@ -160,18 +165,25 @@ class Evaluator:
     def _keep(self) -> bool:
         return any(metric.needs == "features" for metric in self.metrics.values())
 
-    def _collect(self, batches: Iterator[Array], total: int, step: Step) -> Features:
+    def _collect(self, fetch: Callable[[range], Array], total: int, step: Step) -> Features:
+        """Features of images number 0 ... total - 1; ranks take batches in turn, and all of them make the same number of steps."""
         collector = Collector(self.extractor.dim, keep=self._keep)
+        mine: list[int] = []
         step(0, total)
-        for images in batches:
-            if _checked(images).shape[1:] != self._shape:
-                raise DataError(
-                    f"the sets differ: real images are {_size(self._shape)}, others {_size(images.shape[1:])}",
-                    fix="prepare both with the same size and channels",
-                )
-            collector.add(self.extractor(images))
-            step(collector.count, total)
-        return collector.finish()
+        for turn in range(0, total, self.batch * self.ranks.count):
+            start = turn + self.batch * self.ranks.rank
+            numbers = range(min(start, total), min(start + self.batch, total))
+            if numbers:
+                images = fetch(numbers)
+                if _checked(images).shape[1:] != self._shape:
+                    raise DataError(
+                        f"the sets differ: real images are {_size(self._shape)}, others {_size(images.shape[1:])}",
+                        fix="prepare both with the same size and channels",
+                    )
+                collector.add(self.extractor(images))
+                mine += numbers
+            step(min(turn + self.batch * self.ranks.count, total), total)
+        return collector.finish(self.ranks, mine)
 
 
 def compare(metrics: dict[str, Metric], *, real: Features, fake: Features, seed: int) -> dict[str, Any]:
@@ -204,11 +216,6 @@ def _metric(name: str, seed: int) -> Metric:
     if dataclasses.is_dataclass(metric) and any(field.name == "seed" for field in dataclasses.fields(metric)):
         metric = dataclasses.replace(metric, seed=seed)
     return metric
-
-
-def _batches(images: Images, count: int, batch: int) -> Iterator[Array]:
-    for start in range(0, count, batch):
-        yield images.images(range(start, min(start + batch, count)))
 
 
 def _checked(images: Array) -> Array:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from medgan.errors import DataError
+from medgan.ranks import Ranks
 from medgan.runs import atomic
 
 if TYPE_CHECKING:
@@ -161,17 +162,37 @@ class Collector:
         else:
             self._rows.clear()
 
-    def finish(self) -> Features:
-        """Everything counted in so far.
+    def finish(self, ranks: Ranks = Ranks(), numbers: Sequence[int] = ()) -> Features:  # noqa: B008 (frozen)
+        """Everything counted in so far, on all ranks together.
+
+        Args:
+            ranks: The processes that share the set; all call this. Rows come to rank 0 only.
+            numbers: The numbers in the set of the rows counted in here, in which order rank 0 lays all rows.
 
         Raises:
-            DataError: Nothing was.
+            DataError: Nothing was counted in.
         """
+        import torch
+
         self._flush()
-        if self._total is None or self._outer is None:
+        moments = torch.zeros(self.dim + 1, self.dim, dtype=torch.float64)
+        if self._total is not None and self._outer is not None:
+            moments[0], moments[1:] = self._total.cpu(), self._outer.cpu()
+        self.count = int(ranks.sum_(torch.tensor(self.count)))
+        if not self.count:
             raise DataError("a set without images has no features", fix="give a set that holds images")
+        ranks.sum_(moments)
         rows = np.concatenate(self._rows) if self._rows else None
-        return Features(rows, self.count, self._total.cpu().numpy(), self._outer.cpu().numpy())
+        if ranks.count > 1:
+            rows = self._gathered(rows, ranks, numbers) if self.keep or self.count <= self.dim else None
+        return Features(rows, self.count, moments[0].numpy(), moments[1:].numpy())
+
+    def _gathered(self, rows: Array | None, ranks: Ranks, numbers: Sequence[int]) -> Array | None:
+        import torch
+
+        parts = ranks.gather(torch.from_numpy(rows) if rows is not None else torch.zeros(0, self.dim))
+        order = ranks.gather(torch.tensor(list(numbers), dtype=torch.int64))
+        return torch.cat(parts)[torch.cat(order).argsort()].numpy() if ranks.speaks else None
 
 
 def identity(images: Images, batch: int = 256) -> str:

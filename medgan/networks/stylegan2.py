@@ -136,7 +136,6 @@ class MappingNetwork(nn.Module):
         *,
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
-        update_w_avg: bool = False,
     ) -> Tensor:
         """Map latents to styles.
 
@@ -145,7 +144,6 @@ class MappingNetwork(nn.Module):
             c: (N, c_dim) labels, one-hot; None when c_dim is 0.
             truncation_psi: 1 keeps w, 0 gives the mean face of all.
             truncation_cutoff: Truncate only the first rows; None is all.
-            update_w_avg: Let the running mean of w see this batch.
 
         Returns:
             (N, num_ws, w_dim), or (N, w_dim) when num_ws is 0.
@@ -160,15 +158,17 @@ class MappingNetwork(nn.Module):
         x = torch.cat(parts, dim=1)
         for i in range(self.num_layers):
             x = getattr(self, f"fc{i}")(x)
-        if update_w_avg:
-            assert self.w_avg_beta is not None
-            self.w_avg.copy_(x.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
         if self.num_ws:
             x = x[:, None].expand(-1, self.num_ws, -1)
             if truncation_psi != 1:
                 cut = self.num_ws if truncation_cutoff is None else truncation_cutoff
                 x = torch.cat([self.w_avg.lerp(x[:, :cut], truncation_psi), x[:, cut:]], dim=1)
         return x
+
+    def move_average(self, w: Tensor) -> None:
+        """Move the running mean of w, which truncation draws towards, by the mean (w_dim,) of a batch."""
+        assert self.w_avg_beta is not None
+        self.w_avg.copy_(w.detach().lerp(self.w_avg, self.w_avg_beta))
 
 
 class SynthesisLayer(nn.Module):

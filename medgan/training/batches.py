@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from medgan.data.dataset import Dataset
+from medgan.ranks import Ranks
 from medgan.training.prefetch import Prefetch
 from medgan.training.sampler import Sampler
 
@@ -20,21 +21,30 @@ class Batches:
         seed: Of the order.
         device: Where batches go.
         labels: Use the set's labels, where it has some.
+        ranks: The processes that share each batch. All of them follow the one order, so that a state resumes on any number of them.
     """
 
     def __init__(
-        self, dataset: Dataset, *, mirror: bool, seed: int, device: torch.device, labels: bool = True, rank: int = 0, ranks: int = 1
+        self,
+        dataset: Dataset,
+        *,
+        mirror: bool,
+        seed: int,
+        device: torch.device,
+        labels: bool = True,
+        ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
     ) -> None:
-        self.dataset, self.device = dataset, device
+        self.dataset, self.device, self.ranks = dataset, device, ranks
         self.size = len(dataset)
-        self.sampler = Sampler(self.size * (2 if mirror else 1), rank=rank, ranks=ranks, seed=seed)
+        self.sampler = Sampler(self.size * (2 if mirror else 1), seed=seed)
         self.ahead = Prefetch(self.sampler, self._read)
         self.labels = one_hot(dataset) if labels else None
         self.c_dim = 0 if self.labels is None else self.labels.shape[1]
 
     def next(self, n: int) -> tuple[Tensor, Tensor | None]:
-        """The next n images (n, C, H, W) in [-1, 1] and their labels (n, c_dim), None without labels."""
+        """This rank's part of the next n images, (n / ranks, C, H, W) in [-1, 1], and their labels (n / ranks, c_dim), None without labels."""
         indices, stored = self.ahead.next(n)
+        indices = self._mine(indices)
         real = stored.to(self.device, non_blocking=True).float() / (127.5 if self.dataset.bits == 8 else 32767.5) - 1
         if (flipped := torch.tensor([i >= self.size for i in indices])).any():
             flipped = flipped.to(self.device, non_blocking=True)[:, None, None, None]
@@ -43,9 +53,14 @@ class Batches:
             return real, None
         return real, self.labels[[i % self.size for i in indices]].to(self.device)
 
+    def _mine(self, indices: list[int]) -> list[int]:
+        """This rank's part of a batch."""
+        share = self.ranks.share(len(indices), "batch")
+        return indices[self.ranks.rank * share :][:share]
+
     def _read(self, indices: list[int]) -> Tensor:
-        """Stored images (n, C, H, W), unflipped; for a GPU in pinned memory, from which they are copied while it computes."""
-        images = torch.from_numpy(self.dataset.stored([i % self.size for i in indices]))
+        """This rank's stored images (n / ranks, C, H, W), unflipped; for a GPU in pinned memory, from which they are copied while it computes."""
+        images = torch.from_numpy(self.dataset.stored([i % self.size for i in self._mine(indices)]))
         return images.pin_memory() if self.device.type == "cuda" else images
 
     def random_labels(self, n: int) -> Tensor | None:

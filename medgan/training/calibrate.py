@@ -65,7 +65,7 @@ def calibrate(
     """
     n = batch_gpu or config.round_size
     gamma = config.r1_gamma(size)
-    config = replace(config, batch=n, batch_gpu=0, mbstd_group=math.gcd(config.mbstd_group, n))
+    config = replace(config, batch=n, gpus=1, batch_gpu=0, mbstd_group=math.gcd(config.mbstd_group, n))
     state = states.build(config, size=size, channels=channels, c_dim=c_dim, device=device)
     augment: Augment | DiffAugment = Augment(PIPES[config.augment_pipe] if config.augment in ("ada", "fixed") else ())
     if config.augment == "diffaugment":
@@ -80,7 +80,7 @@ def calibrate(
 
     def run(number: int) -> None:
         state.step = number
-        step(real, labels(n), lambda phase, count: torch.randn(count, config.latent).to(device))
+        step(real, labels(n), lambda phase: torch.randn(n, config.latent).to(device))
         states.update_average(state, config, images=n)
 
     phases = {}

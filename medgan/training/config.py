@@ -42,6 +42,7 @@ class TrainConfig:
     family: str = setting("stylegan2", "GAN family", choices=NETWORKS.names())
     kimg: float = setting(25000.0, "length of the training in thousands of images shown", label="Training length (kimg)")
     batch: int = setting(32, "images per step, over all GPUs")
+    gpus: int = setting(1, "processes that share the batch, each with a GPU of its own (without GPUs, some cores)")
     batch_gpu: int = setting(0, "images per GPU at a time; 0 is batch / GPUs; less accumulates gradients")
     gamma: float = setting(0.0, "weight of the R1 penalty; 0 derives 0.0002 x size^2 / batch, as the official auto preset")
     max_images: int = setting(0, "train on so many images of the set, drawn by the seed as the official code does; 0 for all")
@@ -99,6 +100,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, least in (
             ("batch", 1),
+            ("gpus", 1),
             ("kimg", 0.001),
             ("tick_kimg", 0.001),
             ("snapshot_ticks", 1),
@@ -134,9 +136,16 @@ class TrainConfig:
         for name in ("beta1", "beta2", "style_mixing", "w_avg_beta"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)} is not between 0 and 1")
-        if self.batch_gpu and self.batch % self.batch_gpu:
-            nearest = max(self.batch // self.batch_gpu, 1) * self.batch_gpu
-            raise ConfigError(f"--batch {self.batch} is not divisible by --batch-gpu {self.batch_gpu}", fix=f"--batch {nearest}")
+        if self.batch % self.gpus:
+            raise ConfigError(
+                f"--gpus {self.gpus}: batch {self.batch} is not divisible by {self.gpus}",
+                fix=f"--gpus {_largest_divisor(self.batch, min(self.gpus, self.batch))}",
+            )
+        share = self.batch // self.gpus
+        if self.batch_gpu and share % self.batch_gpu:
+            nearest = max(share // self.batch_gpu, 1) * self.batch_gpu * self.gpus
+            shown = f"--batch {self.batch}" if self.gpus == 1 else f"--batch {self.batch} / --gpus {self.gpus}"
+            raise ConfigError(f"{shown} is not divisible by --batch-gpu {self.batch_gpu}", fix=f"--batch {nearest}")
         self._check_augmentation()
         group = min(self.mbstd_group, self.round_size)
         if self.round_size % group:
@@ -168,8 +177,8 @@ class TrainConfig:
 
     @property
     def round_size(self) -> int:
-        """Images of one round of accumulation."""
-        return self.batch_gpu or self.batch
+        """Images of one round of accumulation, on one GPU."""
+        return self.batch_gpu or self.batch // self.gpus
 
     def r1_gamma(self, size: int) -> float:
         """Weight of R1 for images of `size` pixels."""

@@ -21,6 +21,7 @@ from medgan.errors import ConfigError, DivergedError, Preempted
 from medgan.networks.bundle import write_bundle
 from medgan.networks.transfer import Pretrained
 from medgan.progress import duration
+from medgan.ranks import Ranks
 from medgan.training import disk
 from medgan.training import state as states
 from medgan.training.augment import Augment, Controller
@@ -32,11 +33,11 @@ from medgan.training.start import compare_with_random
 from medgan.training.start import source as first_weights
 from medgan.training.state import State
 from medgan.training.statistics import Collector
-from medgan.training.step import Step
+from medgan.training.step import PHASES, Step
 from medgan.training.watch import Watch
 
 Snapshot = Callable[[nn.Module], Mapping[str, Any] | None]
-"""`on_snapshot(G_ema)` measures a snapshot: the object of one line of metrics.jsonl, or None."""
+"""`on_snapshot(G_ema)` measures a snapshot, on all ranks together: on rank 0 the object of one line of metrics.jsonl, else None."""
 Tick = Callable[[dict[str, str]], None]
 """Told at every tick what a progress line shows."""
 
@@ -62,8 +63,12 @@ def train(
     on_snapshot: Snapshot | None = None,
     on_tick: Tick | None = None,
     stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
 ) -> Trained:
     """Train a generator into a run folder; the same call again goes on where it stopped.
+
+    Several ranks share each batch (`config.gpus` of them): all call this with the same arguments but their own device. The state
+    is that of one process, so that any number of ranks goes on with it.
 
     Args:
         config: Settings.
@@ -75,7 +80,8 @@ def train(
         start: Networks to begin from, checked to fit; a resumed run needs them no more.
         on_snapshot: Measures a snapshot.
         on_tick: Told of progress.
-        stop: Asked before every step; when true the state is saved and Preempted is raised.
+        stop: Asked before every step; when true on any rank the state is saved and Preempted is raised on all.
+        ranks: The processes that train together.
 
     Returns:
         How the run ended.
@@ -90,20 +96,21 @@ def train(
     device = device or torch.device("cpu")
     runs.check_writable(out, "--out")
     disk.check_room(disk.need_of(config, data), out)
-    batches = Batches(data, mirror=config.mirror, seed=config.seed, device=device, labels=config.labels)
+    batches = Batches(data, mirror=config.mirror, seed=config.seed, device=device, labels=config.labels, ranks=ranks)
     saved = _saved_state(out, resume)
     state = states.build(
         config, size=data.resolution, channels=data.channels, c_dim=batches.c_dim, device=device, start=None if saved else start
     )
     if saved:
         batches.sampler.load(states.load(state, saved, config=config, dataset_identity=data.identity, device=device))
-        _trim_records(out, state.nimg)
-    else:
-        _start_over(out)
-        if start:
+    # No rank may remove or write what another has not read yet.
+    ranks.wait()
+    if ranks.speaks:
+        _trim_records(out, state) if saved else _start_over(out)
+        if start and not saved:
             runs.write_json(out / runs.PRETRAINED, start.source)
-    runs.write_json(out / runs.CONFIG, to_json(config))
-    data.write_info(out / runs.DATASET)
+        runs.write_json(out / runs.CONFIG, to_json(config))
+        data.write_info(out / runs.DATASET)
     if start and not saved and config.check_transfer:
         shape = {"size": data.resolution, "channels": data.channels, "c_dim": batches.c_dim}
         shown = (
@@ -112,7 +119,7 @@ def train(
         if on_tick:
             on_tick({"kimg": f"0/{config.kimg:g}", "pct": "0", **shown})
 
-    run = _Run(config, data, out, state, batches, held_out, on_snapshot, on_tick)
+    run = _Run(config, data, out, state, batches, held_out, on_snapshot, on_tick, ranks)
     return run.loop(stop)
 
 
@@ -139,11 +146,11 @@ def _start_over(out: Path) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def _trim_records(out: Path, nimg: int) -> None:
-    """Drop lines written after the state that is resumed: those ticks are run again."""
-    for path in (out / runs.STATS, out / runs.EVALUATIONS):
+def _trim_records(out: Path, state: State) -> None:
+    """Drop lines written after the state that is resumed: those ticks are run again, and a pending snapshot is measured again."""
+    for path, last in ((out / runs.STATS, state.nimg), (out / runs.EVALUATIONS, state.nimg - state.pending)):
         if path.exists():
-            runs.write_json_lines(path, [row for row in runs.read_json_lines(path) if row["kimg"] * 1000 <= nimg])
+            runs.write_json_lines(path, [row for row in runs.read_json_lines(path) if round(row["kimg"] * 1000) <= last])
 
 
 class _Run:
@@ -159,14 +166,17 @@ class _Run:
         held_out: Dataset | None,
         on_snapshot: Snapshot | None,
         on_tick: Tick | None,
+        ranks: Ranks,
     ) -> None:
+        self.ranks = ranks
         self.config, self.data, self.out, self.state, self.batches = config, data, out, state, batches
         self.on_snapshot, self.on_tick = on_snapshot, on_tick
         self.collect = Collector()
         augment: Augment | DiffAugment = Augment(PIPES[config.augment_pipe] if config.augment in ("ada", "fixed") else ())
         if config.augment == "diffaugment":
             augment = DiffAugment(config.diffaugment_policy)
-        self.step = Step(state, config, augment, gamma=config.r1_gamma(data.resolution), collect=self.collect, labels=batches.random_labels)
+        gamma = config.r1_gamma(data.resolution)
+        self.step = Step(state, config, augment, gamma=gamma, collect=self.collect, labels=batches.random_labels, ranks=ranks)
         self.watch = Watch(config, batches, samples=SHEET_IMAGES, augment=augment, held_out=held_out)
         self.controller = Controller(target=config.ada_target, kimg=config.ada_kimg, upper=config.ada_max)
         self.total = round(config.kimg * 1000)
@@ -180,11 +190,13 @@ class _Run:
     def loop(self, stop: Callable[[], bool]) -> Trained:
         """Steps until the length, the budget or a stop is reached."""
         state, config = self.state, self.config
+        if state.pending:
+            self.measure()
         while state.nimg < self.total:
-            if stop():
+            if self.ranks.any(stop()):
                 self.save()
-                raise Preempted(f"stopped at kimg {state.nimg / 1000:g}; the state is saved", fix="the same command resumes")
-            torch.manual_seed(states.step_seed(config.seed, 0, state.nimg))
+                self.ranks.wait()
+                raise self.preempted()
             real, real_c = self.batches.next(config.batch)
             self.step(real, real_c, self.latents)
             states.update_average(state, config, images=config.batch)
@@ -195,15 +207,23 @@ class _Run:
             done = state.nimg >= self.total
             # The first tick comes after the first step, as in the official schedule: a snapshot at the very start.
             if done or state.tick == 0 or state.nimg >= state.tick_start + config.tick_kimg * 1000:
-                over_budget = bool(self.budget) and time.monotonic() - self.started >= self.budget
+                over_budget = self.ranks.any(bool(self.budget) and time.monotonic() - self.started >= self.budget)
                 self.tick(snapshot=done or over_budget or state.tick % config.snapshot_ticks == 0)
                 if over_budget and not done:
                     return Trained("partial", state.nimg / 1000, state.best)
         return Trained("complete", state.nimg / 1000, state.best)
 
-    def latents(self, phase: str, n: int) -> Tensor:
-        """Fresh latents for a phase, drawn on the host so that every device sees the same."""
-        return torch.randn(n, self.config.latent).to(self.state.pl_mean.device)
+    def preempted(self) -> Preempted:
+        """What a run that was asked to stop ends with, once its state is saved."""
+        kimg = self.state.nimg / 1000
+        return Preempted(f"stopped at kimg {kimg:g}; the state is saved", kimg=kimg)
+
+    def latents(self, phase: str) -> Tensor:
+        """This rank's latents (batch / ranks, latent) of a phase; drawn for the whole batch on the host, so that neither rank nor device changes them."""
+        config, share = self.config, self.config.batch // self.ranks.count
+        draws = torch.Generator().manual_seed(states.draw_seed(config.seed, self.state.nimg, len(PHASES) + PHASES.index(phase)))
+        z = torch.randn(config.batch, config.latent, generator=draws)
+        return z[self.ranks.rank * share :][:share].to(self.state.pl_mean.device)
 
     def adjust_augmentation(self) -> None:
         """Move p by what the discriminator said of real images since the last time."""
@@ -215,39 +235,45 @@ class _Run:
     def tick(self, *, snapshot: bool) -> None:
         """Write statistics, and at a snapshot samples, metrics and the state."""
         state = self.state
-        kimg = state.nimg / 1000
         now = time.monotonic()
         before, nimg_before = self.tick_clock
         per_kimg = (now - before) / max((state.nimg - nimg_before) / 1000, 1e-9)
+        self.collect.sum_over(self.ranks)
         state.nonfinite += round(self.collect.total("Loss/nonfinite"))
-        nonfinite = int(state.nonfinite)
-        images = self.grid_images() if snapshot else None
         state.seconds = self.earlier + now - self.started
-        if self.config.augment != "diffaugment":
-            self.collect.add("Progress/augment", torch.tensor(state.p))
-        row = {
-            "tick": state.tick,
-            "kimg": kimg,
-            "nimg": state.nimg,
-            "seconds": round(state.seconds, 3),
-            "sec_per_kimg": round(per_kimg, 3),
-            "nonfinite": nonfinite,
-            **self.collect.summary(),
-            **self.watch.look(state, images),
-        }
-        runs.append_json(self.out / runs.STATS, row)
-        if nonfinite > self.config.max_nonfinite:
+        images = self.grid_images() if snapshot and self.ranks.speaks else None
+        if self.ranks.speaks:
+            self.write_row(per_kimg, images)
+        if int(state.nonfinite) > self.config.max_nonfinite:
             raise DivergedError(
-                f"{nonfinite} values of losses and gradients were not finite by kimg {kimg:g}",
+                f"{int(state.nonfinite)} values of losses and gradients were not finite by kimg {state.nimg / 1000:g}",
                 fix="a smaller --lr-g and --lr-d, a larger --gamma, or --precision fp32; the last state is kept",
             )
         self.collect.clear()
         state.tick += 1
         state.tick_start = state.nimg
-        if images is not None:
-            self.snapshot(kimg, images)
-        self.report(kimg, per_kimg)
+        if snapshot:
+            self.snapshot(images)
+        if self.ranks.speaks:
+            self.report(per_kimg)
         self.tick_clock = (time.monotonic(), state.nimg)
+
+    def write_row(self, per_kimg: float, images: Tensor | None) -> None:
+        """This tick's line of stats.jsonl; at a snapshot `images` are its fixed samples."""
+        state = self.state
+        if self.config.augment != "diffaugment":
+            self.collect.add("Progress/augment", torch.tensor(state.p))
+        row = {
+            "tick": state.tick,
+            "kimg": state.nimg / 1000,
+            "nimg": state.nimg,
+            "seconds": round(state.seconds, 3),
+            "sec_per_kimg": round(per_kimg, 3),
+            "nonfinite": int(state.nonfinite),
+            **self.collect.summary(),
+            **self.watch.look(state, images),
+        }
+        runs.append_json(self.out / runs.STATS, row)
 
     def grid_images(self) -> Tensor:
         """The fixed samples of G_ema, (64, C, H, W): the same latents, labels and noise at every snapshot."""
@@ -256,13 +282,30 @@ class _Run:
             parts = [state.G_ema(z.to(state.pl_mean.device), self.grid_labels(len(z)), noise_mode="const") for z in self.grid.split(16)]
         return torch.cat(parts)
 
-    def snapshot(self, kimg: float, images: Tensor) -> None:
-        """Samples, the metrics of G_ema, the bundle if it is the best so far, and the state last."""
+    def snapshot(self, images: Tensor | None) -> None:
+        """Samples, then the measurement; the state is saved before it too, because it may take long and be stopped."""
         state = self.state
-        pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-        with runs.atomic(self.out / runs.SNAPSHOTS / f"fakes{self.stamp()}.png") as temporary:
-            contact_sheet(pixels, columns=8).save(temporary, "PNG")
-        measured = self.on_snapshot(state.G_ema) if self.on_snapshot else None
+        sums = torch.stack([p.double().sum() for p in (*state.G.parameters(), *state.D.parameters())])
+        self.ranks.check_alike(sums, "a network's weights")
+        if images is not None:
+            pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+            with runs.atomic(self.out / runs.SNAPSHOTS / f"fakes{self.stamp()}.png") as temporary:
+                contact_sheet(pixels, columns=8).save(temporary, "PNG")
+        if self.on_snapshot:
+            state.pending = True
+            self.save()
+        self.measure()
+
+    def measure(self) -> None:
+        """The metrics of G_ema, the bundle if it is the best so far, and the state last."""
+        state, kimg = self.state, self.state.nimg / 1000
+        try:
+            measured = self.on_snapshot(state.G_ema) if self.on_snapshot else None
+        except Preempted:
+            raise self.preempted() from None
+        state.pending = False
+        if not self.ranks.speaks:
+            return
         name, value = "", None
         if measured:
             runs.append_json(self.out / runs.EVALUATIONS, {"kimg": kimg, **measured})
@@ -321,17 +364,19 @@ class _Run:
 
     def save(self) -> None:
         """The complete state, atomically."""
+        if not self.ranks.speaks:
+            return
         states.save(
             self.state, self.out / runs.STATE, config=self.config, dataset_identity=self.data.identity, sampler=self.batches.sampler.state()
         )
 
-    def report(self, kimg: float, per_kimg: float) -> None:
+    def report(self, per_kimg: float) -> None:
         """status.json, and a line for whoever watches."""
         state = self.state
         remaining = (self.total - state.nimg) / 1000 * per_kimg
         best = state.best
         fields = {
-            "kimg": f"{kimg:g}/{self.total / 1000:g}",
+            "kimg": f"{state.nimg / 1000:g}/{self.total / 1000:g}",
             "pct": str(min(100 * state.nimg // max(self.total, 1), 100)),
             "eta": duration(remaining),
             "sec_per_kimg": f"{per_kimg:.1f}",

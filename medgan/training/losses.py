@@ -16,7 +16,7 @@ from torch import Tensor, nn
 Images = Callable[[Tensor], Tensor]
 
 
-def mixed_styles(G: nn.Module, z: Tensor, c: Tensor | None, *, probability: float, update_w_avg: bool = False) -> Tensor:
+def mixed_styles(G: nn.Module, z: Tensor, c: Tensor | None, *, probability: float) -> Tensor:
     """Styles (N, num_ws, w_dim), with style mixing (arXiv 1812.04948, section 3.1): one crossover point for the whole batch.
 
     Args:
@@ -24,9 +24,8 @@ def mixed_styles(G: nn.Module, z: Tensor, c: Tensor | None, *, probability: floa
         z: (N, z_dim).
         c: (N, c_dim) or None.
         probability: Of mixing at all; 0 draws nothing.
-        update_w_avg: Let the running mean of w see z.
     """
-    ws = G.mapping(z, c, update_w_avg=update_w_avg)  # type: ignore[operator]
+    ws = G.mapping(z, c)  # type: ignore[operator]
     if probability > 0:
         cutoff = int(torch.randint(1, ws.shape[1], []))
         mixes = float(torch.rand([])) < probability

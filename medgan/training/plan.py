@@ -118,7 +118,6 @@ def plan(
     images: int,
     c_dim: int = 0,
     device: Device,
-    gpus: int = 1,
     threads: int = 1,
     device_memory: int = 0,
     calibration: Calibration | None = None,
@@ -132,7 +131,6 @@ def plan(
         images: Images of the dataset; 0 where unknown.
         c_dim: Classes; 0 for an unconditional training.
         device: Class of machine.
-        gpus: Devices that share the batch.
         threads: Threads of a CPU.
         device_memory: Memory of the accelerator in bytes; 0 is the class's.
         calibration: Real steps measured on this machine, instead of the model.
@@ -150,20 +148,20 @@ def plan(
     G, D = cost.generator(config, **shape), cost.discriminator(config, **shape)
     passes_G, passes_D = cost.passes(config)
     steps, ticks, snapshots = schedule(config)
-    batch_gpu = round_size(config, gpus)
+    batch_gpu = config.round_size
     fit = FITS[device.kind]
     per_image = combine(time_features(config, device, **shape, batch_gpu=batch_gpu, precision=config.precision, threads=threads), fit.time)
     held = int(combine(memory_features(config, device, **shape, batch_gpu=batch_gpu), (1, *fit.memory)))
     if calibration:
         per_image, held = calibration.seconds_per_image, calibration.peak_bytes
-    per_kimg = 1000 * per_image / gpus
+    per_kimg = 1000 * per_image / config.gpus
     training = per_kimg * steps * config.batch / 1000
-    metric = config.metric_images * _drawn_and_measured(config, G, device, threads) / gpus if config.metrics else 0.0
+    metric = config.metric_images * _drawn_and_measured(config, G, device, threads) / config.gpus if config.metrics else 0.0
     measuring = metric * snapshots
     memory = (device_memory or int(device.memory_gb * 1e9)) if device.kind == "cuda" else 0
     cached = images * channels * size * size
     cached = cached if cached <= MOST_CACHE_BYTES else 0
-    largest = _largest_batch_gpu(config, device, shape, fit.memory, memory, gpus) if memory else 0
+    largest = _largest_batch_gpu(config, device, shape, fit.memory, memory) if memory else 0
     total = training + measuring
     result = Plan(
         device=device.name,
@@ -188,15 +186,10 @@ def plan(
         host_bytes=int(HOST_BASE + cached) if memory else int(held + cached),
         disk_bytes=_disk(config, G, D, size=size, channels=channels, images=images),
         largest_batch_gpu=largest,
-        derived=tuple(_derived(config, size=size, images=images, c_dim=c_dim, gpus=gpus)),
+        derived=tuple(_derived(config, size=size, images=images, c_dim=c_dim)),
         warnings=(),
     )
     return replace(result, warnings=tuple(_warnings(config, result, batch_gpu)))
-
-
-def round_size(config: TrainConfig, gpus: int) -> int:
-    """Images on one device at a time."""
-    return config.batch_gpu or max(config.batch // gpus, 1)
 
 
 def _rounded(value: float) -> float:
@@ -215,11 +208,9 @@ def _drawn_and_measured(config: TrainConfig, G: cost.Network, device: Device, th
     return combine(features, FITS[device.kind].time)
 
 
-def _largest_batch_gpu(
-    config: TrainConfig, device: Device, shape: dict[str, Any], coefficients: tuple[float, float], memory: int, gpus: int
-) -> int:
+def _largest_batch_gpu(config: TrainConfig, device: Device, shape: dict[str, Any], coefficients: tuple[float, float], memory: int) -> int:
     """The largest number of images at a time that divides the batch, suits the minibatch groups, and fits."""
-    share = max(config.batch // gpus, 1)
+    share = config.batch // config.gpus
     least = 2 if config.pl_weight and config.g_reg_interval else 1
     for n in range(share, least - 1, -1):
         if share % n == 0 and n % min(config.mbstd_group, n) == 0:
@@ -236,9 +227,9 @@ def _disk(config: TrainConfig, G: cost.Network, D: cost.Network, *, size: int, c
     return {**asdict(need), "total": need.total}
 
 
-def _derived(config: TrainConfig, *, size: int, images: int, c_dim: int, gpus: int) -> list[Derived]:
-    batch_gpu = round_size(config, gpus)
-    rounds = max(config.batch // gpus // batch_gpu, 1)
+def _derived(config: TrainConfig, *, size: int, images: int, c_dim: int) -> list[Derived]:
+    batch_gpu, gpus = config.round_size, config.gpus
+    rounds = config.batch // gpus // batch_gpu
     half_life = "--ema-kimg" if config.ema_kimg else "batch x 10 / 32 thousand images"
     rows = [
         Derived(

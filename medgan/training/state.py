@@ -19,7 +19,7 @@ from medgan.networks.transfer import Pretrained
 from medgan.runs import save_tensors
 from medgan.training.config import TrainConfig
 
-# What may differ between a run and its continuation: length, stops, and what is looked at on the way.
+# What may differ between a run and its continuation: length, stops, what is looked at on the way, and how the machine shares a batch.
 FREE = (
     "kimg",
     "time_budget",
@@ -31,6 +31,8 @@ FREE = (
     "keep_most",
     "max_nonfinite",
     "check_transfer",
+    "gpus",
+    "batch_gpu",
 )
 FORMAT = 1
 
@@ -53,6 +55,7 @@ class State:
         tick_start: nimg at the start of the running tick.
         signs: Sum and count of the signs of real logits since the last adjustment of p, shape (2,).
         best: Best snapshot so far: its kimg, the metric's name and value.
+        pending: The snapshot at nimg is not measured yet.
         seconds: Training time so far, over all runs.
         nonfinite: Entries of gradients, and losses, so far that were not finite, shape ().
         watch: What the watch remembers between ticks.
@@ -71,12 +74,13 @@ class State:
     tick: int = 0
     tick_start: int = 0
     best: dict[str, Any] = field(default_factory=dict)
+    pending: bool = False
     seconds: float = 0.0
     nonfinite: Tensor = field(default_factory=lambda: torch.zeros([], dtype=torch.int64))
     watch: dict[str, Any] = field(default_factory=dict)
 
 
-COUNTERS = ("p", "nimg", "step", "tick", "tick_start", "best", "seconds", "watch")
+COUNTERS = ("p", "nimg", "step", "tick", "tick_start", "best", "pending", "seconds", "watch")
 
 
 def lazy_adam(parameters: Iterable[nn.Parameter], *, lr: float, beta1: float, beta2: float, interval: int) -> torch.optim.Adam:
@@ -217,9 +221,9 @@ def load(state: State, path: Path, *, config: TrainConfig, dataset_identity: str
     return content["sampler"]
 
 
-def step_seed(seed: int, rank: int, nimg: int) -> int:
-    """One 63-bit number per (seed, rank, nimg): reseeding with it replaces saved generator states."""
-    digest = hashlib.sha256(f"{seed} {rank} {nimg}".encode()).digest()
+def draw_seed(seed: int, image: int, phase: int) -> int:
+    """One 63-bit number per (seed, images shown before, phase): reseeding with it replaces saved generator states."""
+    digest = hashlib.sha256(f"{seed} {image} {phase}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

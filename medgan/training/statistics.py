@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from medgan.ranks import Ranks
+
 
 class Collector:
     """Counts, sums and sums of squares by name; adding never waits for the device."""
@@ -23,6 +25,13 @@ class Collector:
     def total(self, name: str) -> float:
         """Sum of what was added under a name; 0 when nothing was."""
         return float(self._moments[name][1]) if name in self._moments else 0.0
+
+    def sum_over(self, ranks: Ranks) -> None:
+        """Take in what the other ranks added; all of them call this, with the same names."""
+        names = sorted(self._moments)
+        if names:
+            moments = ranks.sum_(torch.stack([self._moments[name] for name in names]))
+            self._moments = dict(zip(names, moments, strict=True))
 
     def mean(self, name: str) -> float:
         """Mean of what was added under a name; nan when nothing was."""

@@ -48,7 +48,7 @@ def derived(made):
 
 def test_derived_settings_by_hand():
     config = TrainConfig(batch=32, batch_gpu=4, mirror=True, beta1=0.9, ada_kimg=500)
-    rows = derived(planned(config, gpus=2, size=512))
+    rows = derived(planned(replace(config, gpus=2), size=512))
     assert rows["gamma"].value == "1.638"  # 0.0002 x 512^2 / 32
     assert "0.0002 x 512^2 / 32" in rows["gamma"].reason
     assert rows["ema half-life"].value == "10 kimg"
@@ -70,7 +70,7 @@ def test_hours_are_seconds_of_all_images_and_all_measurements():
 
 
 def test_two_devices_take_half_the_time_for_the_same_batch_each():
-    one, two = planned(TrainConfig(batch=16)), planned(TrainConfig(batch=32), gpus=2)
+    one, two = planned(TrainConfig(batch=16)), planned(TrainConfig(batch=32, gpus=2))
     assert two.seconds_per_kimg == pytest.approx(one.seconds_per_kimg / 2, rel=0.02)
 
 

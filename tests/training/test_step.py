@@ -104,7 +104,7 @@ def test_seventeen_iterations_reproduce_losses_and_tensors(golden, name, beta1):
     step = Step(state, config, Augment([]), gamma=1.0, collect=collect, labels=lambda n: None)
     for i, real in enumerate(ref["in/real"]):
         collect.clear()
-        step(real, None, lambda phase, n, i=i: ref["in/z"][i, PHASES.index(phase)], pl_noise=ref["in/pl_noise_unit"][i])
+        step(real, None, lambda phase, i=i: ref["in/z"][i, PHASES.index(phase)], pl_noise=ref["in/pl_noise_unit"][i])
         update_average(state, config, images=4)
         state.nimg += 4
         state.step += 1
