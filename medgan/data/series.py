@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,9 @@ TAGS = [
     "BurnedInAnnotation", "ProtocolName", "ConvolutionKernel", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns",
     "NumberOfFrames", "SamplesPerPixel", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "DiffusionBValue", *multiframe.GROUPS,
 ]  # fmt: skip
+
+DEFLATED = str(pydicom.uid.DeflatedExplicitVRLittleEndian).encode()
+MOST_INFLATED = 2**30
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 BURNED_IN = "annotation burned into the pixels"
@@ -167,12 +171,14 @@ def read_headers(path: Path, *, allow_burned_in: bool = False) -> list[Header]:
         allow_burned_in: Take images that say that annotation is burned into them.
     """
     with path.open("rb") as file:
-        start = file.read(132)
-    is_dicom = start[128:] == b"DICM"
+        start = file.read(1024)
+    is_dicom = start[128:132] == b"DICM"
     if not is_dicom and path.suffix.lower() not in (".dcm", ".dicom", ".ima"):
         return []
     try:
         with quiet():
+            if DEFLATED in start and _inflated(path) > MOST_INFLATED:
+                return [Header(path=path, fault="inflates to more than 1 GiB")]
             data = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=[*TAGS, SYNTHETIC_DATA])
             modality = _text(data, "Modality").upper()
             if fault := _fault(data, modality, allow_burned_in=allow_burned_in):
@@ -182,6 +188,19 @@ def read_headers(path: Path, *, allow_burned_in: bool = False) -> list[Header]:
             return [_frame(path, frame, header, modality) for frame, header in enumerate(multiframe.frame_headers(data))]
     except Exception as error:  # pydicom raises whatever a broken value makes Python raise
         return [Header(path=path, fault=f"header unreadable ({type(error).__name__})")]
+
+
+def _inflated(path: Path) -> int:
+    """Bytes of a deflated dataset, counted in blocks and no further than `MOST_INFLATED`: pydicom inflates all of it at once."""
+    meta = pydicom.filereader.read_file_meta_info(path)
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    count = 0
+    with path.open("rb") as file:
+        # Preamble and prefix, then the group length element itself (PS3.10 7.1).
+        file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
+        while count <= MOST_INFLATED and (block := inflate.unconsumed_tail or file.read(2**16)):
+            count += len(inflate.decompress(block, 2**20))
+    return count
 
 
 def _frame(path: Path, frame: int, data: pydicom.Dataset, modality: str) -> Header:

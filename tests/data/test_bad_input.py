@@ -4,6 +4,7 @@ import gzip
 import struct
 import subprocess
 import sys
+import zlib
 
 import nibabel
 import numpy as np
@@ -12,14 +13,16 @@ import SimpleITK
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from medgan.data import series
 from medgan.data.dataset import open_dataset
 from medgan.data.masks import label_map
 from medgan.data.prepare import PrepareConfig, prepare
 from medgan.data.scans import find_scans, volume_scan, walk
+from medgan.data.series import read_headers
 from medgan.data.slices import load
 from medgan.data.volumes import read_geometry, read_volume
 from medgan.errors import DataError
-from tests.phantoms import affine_for, body, ct_nifti, ct_series, dicom_slice, enhanced, save, turned, write_nifti
+from tests.phantoms import affine_for, body, ct_nifti, ct_series, dicom_slice, enhanced, read_dicom, save, turned, write_nifti
 
 
 def small(**values):
@@ -92,6 +95,23 @@ def test_a_huge_dicom_is_refused_by_its_header_and_costs_no_memory(tmp_path):
     message = reasons(tmp_path / "in", tmp_path / "out.zip")
     assert "larger than 16384 pixels a side" in message
     assert "no slice of the series can be decoded" in message
+
+
+def test_a_deflated_bomb_is_not_inflated(tmp_path, monkeypatch):
+    monkeypatch.setattr(series, "MOST_INFLATED", 2**24)
+    data = dicom_slice(np.zeros((4, 4), np.int16), (0, 0, 0))
+    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+    path = save(data, tmp_path / "in" / "a")
+    assert read_headers(path)[0].fault == ""
+    head = path.read_bytes()[: 144 + read_dicom(path).file_meta.FileMetaInformationGroupLength]
+    pack = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    with path.open("wb") as file:
+        file.write(head)
+        for _ in range(4):
+            file.write(pack.compress(b"\0" * 2**23))
+        file.write(pack.flush())
+    assert path.stat().st_size < 2**16
+    assert read_headers(path)[0].fault == "inflates to more than 1 GiB"
 
 
 LIMITED = """
