@@ -300,3 +300,36 @@ def test_the_papers_count_stands_beside_ours_when_the_data_set_looks_complete(tm
     monkeypatch.setattr("medgan.data.recipes.sliver07.RECIPE", dataclasses.replace(RECIPES.get("sliver07"), paper_images=26))
     warnings = run(tmp_path, "sliver07", size=32, overwrite=True)[0]["warnings"]
     assert "24 images kept, the paper has 26" in warnings
+
+
+@pytest.mark.parametrize("name", ["xray", "png", "chest-xray14", "pneumonia-mnist", "fashion-mnist", "acdc"])
+@pytest.mark.parametrize("good", [True, False])
+def test_no_file_or_folder_name_leaves_any_recipe(tmp_path, name, good, capfd):
+    """Folders, and files where the recipe leaves their names free, are called after a patient."""
+    source = tmp_path / "CANARYFOLDER"
+    build, _ = layouts.LAYOUTS[name]
+    build(source)
+    if name in ("xray", "png"):
+        for path in [path for path in source.rglob("*") if path.is_file()]:
+            path.rename(path.with_name(f"CANARY{path.name}"))
+        for folder in list(source.iterdir()):
+            folder.rename(folder.with_name(f"CANARY{folder.name}"))
+    if not good:
+        for path in source.rglob("*"):
+            if path.is_file() and path.suffix not in (".csv", ".cfg"):
+                path.write_bytes(path.read_bytes()[:60])
+    said = ""
+    (tmp_path / "result").mkdir()
+    config = PrepareConfig(recipe=name, size=32, held_out=0.0, workers=1)
+    try:
+        said = json.dumps(prepare(config, source, tmp_path / "result" / "out.zip"))
+        assert good
+    except DataError as error:
+        assert not good
+        said = error.line
+    said += "".join(capfd.readouterr())
+    written = [path for path in (tmp_path / "result").rglob("*") if path.is_file()]
+    assert bool(written) == good
+    contents = b"".join(path.read_bytes() + path.name.encode() for path in written)
+    assert "CANARY" not in said
+    assert b"CANARY" not in contents
