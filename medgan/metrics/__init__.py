@@ -8,6 +8,10 @@ METRICS = Registry(
         "fid": "medgan.metrics.fid:FID",
         "fid50k_full": "medgan.metrics.fid:FID50kFull",
         "kid": "medgan.metrics.kid:KID",
+        "precision_inception": "medgan.metrics.neighbours:Precision",
+        "recall_inception": "medgan.metrics.neighbours:Recall",
+        "density_inception": "medgan.metrics.neighbours:Density",
+        "coverage_inception": "medgan.metrics.neighbours:Coverage",
     },
     group="medgan.metrics",
 )

@@ -31,7 +31,10 @@ Sampler = Callable[[int, int], Array]
 class EvaluateConfig:
     """Settings of an evaluation."""
 
-    metrics: tuple[str, ...] = setting(("fid", "kid"), "what to compute, separated by commas: fid, fid50k_full, kid")
+    metrics: tuple[str, ...] = setting(
+        ("fid", "kid"),
+        "what to compute, separated by commas: fid, fid50k_full, kid, precision_inception, recall_inception, density_inception, coverage_inception",
+    )
     extractor: str = setting("inception-2015-12-05", "network whose features are compared")
     resize: str = setting("tf1", "how images reach the extractor's size", choices=("tf1", "pytorch-fid"))
     n_fake: int = setting(50_000, "synthetic images to use, or fewer where a set holds fewer")
@@ -201,7 +204,7 @@ def compare(metrics: dict[str, Metric], *, real: Features, fake: Features, seed:
                 }
             )
         if name not in values:
-            values[name] = metric(real=real, fake=fake)
+            values[name] = {**metric(real=real, fake=fake), "higher_is_better": metric.higher_is_better}
     if min(real.count, fake.count) < real.dim:
         text = (
             f"{real.count} real and {fake.count} synthetic images are so few that FID is a smoke figure: below {real.dim}, the width of the "

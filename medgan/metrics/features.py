@@ -66,6 +66,8 @@ class Features:
         self.count = count
         self.total = total
         self.outer = outer
+        self.kept: dict[Any, Any] = {}
+        """What metrics have worked out of this set and others will ask for again."""
 
     @classmethod
     def of(cls, rows: Array) -> Features:

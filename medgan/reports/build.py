@@ -26,8 +26,12 @@ MEANINGS = {
     "fid50k_full": "Fréchet Inception Distance as the StyleGAN2-ADA code defines it (covariance divided by N). Lower is better, 0 is equal.",
     "fid": "Fréchet Inception Distance with covariances divided by N − 1. Lower is better, 0 is equal.",
     "kid": "Kernel Inception Distance, unbiased: values slightly below zero are correct. Lower is better.",
+    "precision_inception": "Share of synthetic images that lie among the real ones (Inception features). Higher is better, 1 is the most.",
+    "recall_inception": "Share of real images that lie among the synthetic ones (Inception features). Higher is better, 1 is the most.",
     "precision": "Share of synthetic images that look like real ones. 1 is best.",
     "recall": "Share of real images that the generator could have made. 1 is best.",
+    "density_inception": "How crowded the real images are around a synthetic one. Higher is better, about 1 for equal distributions.",
+    "coverage_inception": "Share of real images with a synthetic one near by. Higher is better, 1 is the most.",
 }
 
 
@@ -219,6 +223,7 @@ def _metric_rows(results: Results) -> list[MetricRow]:
     for name, entry in metrics.items() if isinstance(metrics, Mapping) else ():
         values = dict(entry) if isinstance(entry, Mapping) else {"value": entry}
         meaning = MEANINGS.get(name, "")
+        values.pop("higher_is_better", None)  # the meaning says it
         interval = values.pop("interval", None)
         details = f"interval {' to '.join(_figure(name, end) for end in interval)}" if isinstance(interval, list | tuple) else ""
         if name == "fid50k_full" and number(results.metrics.get("n_fake")) not in (None, 50000):

@@ -37,7 +37,9 @@ from medgan.training.step import PHASES, Step
 from medgan.training.watch import Watch
 
 Snapshot = Callable[[nn.Module], Mapping[str, Any] | None]
-"""`on_snapshot(G_ema)` measures a snapshot, on all ranks together: on rank 0 the object of one line of metrics.jsonl, else None."""
+"""`on_snapshot(G_ema)` measures a snapshot, on all ranks together: on rank 0 the object of one line of metrics.jsonl, else None.
+
+The first of its `metrics` chooses the best snapshot: the lowest value, or the highest where its entry says `higher_is_better`."""
 Tick = Callable[[dict[str, str]], None]
 """Told at every tick what a progress line shows."""
 
@@ -306,14 +308,14 @@ class _Run:
         state.pending = False
         if not self.ranks.speaks:
             return
-        name, value = "", None
+        name, value, sign = "", None, 1
         if measured:
             runs.append_json(self.out / runs.EVALUATIONS, {"kimg": kimg, **measured})
             name, entry = next(iter(measured["metrics"].items()))
-            value = entry["value"]
+            value, sign = entry["value"], -1 if entry.get("higher_is_better") else 1
             self.latest = {name: f"{value:.4g}@{kimg:g}"}
         # The snapshot of the first step is of random weights; it stands only until there is a trained one, whatever its figure.
-        beaten = value is None or state.best.get("value") is None or state.best.get("first") or value < state.best["value"]
+        beaten = value is None or state.best.get("value") is None or state.best.get("first") or sign * value < sign * state.best["value"]
         if beaten or not (self.out / runs.BUNDLE).exists():
             state.best = {"kimg": kimg, "metric": name, "value": value} | ({"first": True} if state.step == 1 else {})
             self.write_bundle(self.out / runs.BUNDLE, f"{name} {value:.4g}" if name else "the last snapshot")

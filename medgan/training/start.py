@@ -54,7 +54,8 @@ def compare_with_random(
     values = {name: entry["value"] for name, entry in other["metrics"].items() if "value" in entry}
     runs.append_json(out / runs.EVALUATIONS, {"kimg": 0.0, **measured, "random_weights": values})
     name, entry = next(iter(measured["metrics"].items()))
-    if not entry["value"] < values[name]:
+    sign = -1 if entry.get("higher_is_better") else 1
+    if not sign * entry["value"] < sign * values[name]:
         raise WeightsError(
             f"at kimg 0 the networks of --pretrained have {name} {entry['value']:.4g}, random weights {values[name]:.4g}: they are no start",
             fix="no --pretrained, another one, or --no-check-transfer",

@@ -155,6 +155,18 @@ def test_a_start_no_better_than_random_weights_stops_the_run(pickle_file, tmp_pa
     assert not (tmp_path / "run" / runs.STATE).exists()
 
 
+@pytest.mark.parametrize("other", [0.2, 0.5])
+def test_a_share_that_is_higher_than_that_of_random_weights_is_a_start(pickle_file, tmp_path, other):
+    config, found = start(pickle_file, tmp_path, tiny(kimg=0.004))
+    left = iter([0.4, other, 0.6])
+    measure = lambda G: {"metrics": {"recall_inception": {"value": next(left), "higher_is_better": True}}}  # noqa: E731
+    if other < 0.4:
+        assert train(config, discs(tmp_path / "data"), tmp_path / "run", start=found, on_snapshot=measure).best["value"] == 0.6
+    else:
+        with pytest.raises(WeightsError, match="no start"):
+            train(config, discs(tmp_path / "data"), tmp_path / "run", start=found, on_snapshot=measure)
+
+
 def test_the_check_can_be_left_out(pickle_file, tmp_path):
     config, found = start(pickle_file, tmp_path, tiny(kimg=0.004), changes={"check_transfer": False})
     train(config, discs(tmp_path / "data"), tmp_path / "run", start=found, on_snapshot=values(3.0))

@@ -134,6 +134,13 @@ def test_run_folder_and_best_snapshot(tmp_path):
     assert not list(run.rglob("*.part"))
 
 
+def test_the_best_of_a_share_is_the_highest(tmp_path):
+    values = iter([0.1, 0.7, 0.4])
+    measure = lambda G: {"metrics": {"precision_inception": {"value": next(values), "higher_is_better": True}}}  # noqa: E731
+    trained = train(tiny(), discs(tmp_path / "data"), tmp_path / "run", on_snapshot=measure)
+    assert trained.best == {"kimg": 0.02, "metric": "precision_inception", "value": 0.7}
+
+
 def test_random_weights_are_never_the_best(tmp_path):
     """The first snapshot has the lowest figure of all and still gives way to the first trained one."""
     values = iter([1.0, 9.0, 7.0])
