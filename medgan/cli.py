@@ -11,6 +11,7 @@ import click
 
 import medgan
 from medgan.errors import ConfigError, MedganError, from_os_error, redacted_trace
+from medgan.signals import preemptible
 
 COMMANDS = {
     "demo": ("medgan.commands.demo:command", "The whole way on real CT slices: scans to report."),
@@ -55,7 +56,8 @@ def run_and_exit(body: Any) -> None:
     Used by `medgan` and by `python -m plugin`, so that both answer alike.
     """
     try:
-        code = body()
+        with preemptible():
+            code = body()
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.exceptions.Abort, KeyboardInterrupt):

@@ -1,7 +1,7 @@
 """Start a piece of work on several processes of this machine, by torch's elastic agent, as torchrun does.
 
-What torchrun does not do is done here: SIGUSR1 and SIGTERM reach the ranks and are waited for, the exit code and the one ERROR line of
-the rank that failed first are ours, and what rank 0 says comes out of this process's own streams.
+What torchrun does not do is done here: SIGUSR1 and SIGTERM reach the ranks, however young they are, and are waited for, the exit code
+and the one ERROR line of the rank that failed first are ours, and what rank 0 says comes out of this process's own streams.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from typing import Any
 from medgan import errors
 from medgan.errors import DeviceError, MedganError, Preempted
 from medgan.ranks import LOST
-from medgan.signals import on_stop
+from medgan.signals import REQUEST, on_stop
 
 AGENT = "MEDGAN_AGENT"
 """Set for processes started here: their errors go to the agent, which says one of them."""
@@ -53,7 +52,8 @@ def launch(module: str, arguments: Sequence[str], *, processes: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="medgan-ranks-"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        stack.enter_context(_environment(processes))
+        request = folder / "stop"
+        stack.enter_context(_environment(processes, request))
         where = RendezvousParameters("c10d", "127.0.0.1:0", uuid.uuid4().hex, 1, 1, local_addr="127.0.0.1", is_host=True)
         spec = WorkerSpec(
             role="",
@@ -69,12 +69,7 @@ def launch(module: str, arguments: Sequence[str], *, processes: int) -> None:
         logs = DefaultLogsSpecs(str(folder), redirects=Std.ERR, tee={0: Std.ERR, **dict.fromkeys(range(1, processes), Std.NONE)})
         agent = LocalElasticAgent(spec, logs, start_method="spawn", log_line_prefix_template="${role_name}")
 
-        def pass_on() -> None:
-            for worker in agent.get_worker_group().workers:
-                with contextlib.suppress(ProcessLookupError, TypeError):
-                    os.kill(int(worker.id), signal.SIGUSR1)
-
-        with on_stop(pass_on):
+        with on_stop(request.touch):
             result = agent.run()
         spec.rdzv_handler.shutdown()
     if result.is_failed():
@@ -82,10 +77,11 @@ def launch(module: str, arguments: Sequence[str], *, processes: int) -> None:
 
 
 @contextlib.contextmanager
-def _environment(processes: int) -> Any:
-    """What the ranks inherit: their share of the cores, quiet libraries, the loopback device."""
+def _environment(processes: int, request: Path) -> Any:
+    """What the ranks inherit: where a stop is asked for, their share of the cores, quiet libraries, the loopback device."""
     ours = {
         AGENT: "1",
+        REQUEST: str(request),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max((os.cpu_count() or 1) // processes, 1)),
         "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
         # The host name of a container without network has no address.

@@ -5,13 +5,19 @@ Schedulers send them before they kill (Slurm's `--signal=USR1@120`, `docker stop
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from medgan.errors import Preempted
+
 STOPS = (signal.SIGTERM, signal.SIGUSR1)
+
+REQUEST = "MEDGAN_STOP_FILE"
+"""Variable with the path of a file whose appearance asks for a stop: a signal to a process that is still starting would end it."""
 
 
 @contextmanager
@@ -36,8 +42,23 @@ def on_stop(act: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
+def preemptible() -> Iterator[None]:
+    """End the block with Preempted, wherever it is, when a stop is asked for. What stands in the block may take over with `stop_asked`.
+
+    Without it the first process of a container, which has no default handlers, would not notice SIGTERM at all.
+    """
+
+    def stop() -> None:
+        raise Preempted("told to stop; what is done is kept", fix="the same command goes on")
+
+    with on_stop(stop):
+        yield
+
+
+@contextmanager
 def stop_asked() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether a stop was asked for since the block began."""
+    """Yields a function that says whether a stop was asked for: by a signal since the block began, or by the file of REQUEST."""
     asked = threading.Event()
+    file = os.environ.get(REQUEST, "")
     with on_stop(asked.set):
-        yield asked.is_set
+        yield lambda: asked.is_set() or bool(file and os.path.exists(file))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medgan.cli import as_problem, fail
 from medgan.launch import leave_error
+from medgan.signals import preemptible
 
 
 def main(folder: Path) -> None:
@@ -19,7 +20,8 @@ def main(folder: Path) -> None:
     logging.basicConfig(format="%(levelname)s %(message)s")
     logging.getLogger("medgan").setLevel(logging.INFO)
     try:
-        run(folder)
+        with preemptible():
+            run(folder)
     except Exception as error:
         problem = as_problem(error)
         if not leave_error(problem):

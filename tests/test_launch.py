@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,10 @@ def _ranks_of(parent: int) -> dict[int, int]:
     return found
 
 
-def _interrupted(folder: Path, out: str, act) -> tuple[subprocess.CompletedProcess[str], float]:
-    """A long training on two ranks to which `act(process)` is done once it runs; how it ended and how long that took."""
+def _interrupted(folder: Path, out: str, act, *, due=None, more: Sequence[str] = ()) -> tuple[subprocess.CompletedProcess[str], float]:
+    """A long training on two ranks to which `act(process)` is done once it runs, or `due(process)`; how it ended and how long that took."""
     process = subprocess.Popen(
-        _command(folder, out, "--gpus", "2", "--kimg", "1000"),
+        _command(folder, out, "--gpus", "2", "--kimg", "1000", *more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -67,7 +68,7 @@ def _interrupted(folder: Path, out: str, act) -> tuple[subprocess.CompletedProce
     )
     try:
         deadline = time.monotonic() + 120
-        while not (folder / out / runs.STATE).exists():
+        while not (due(process) if due else (folder / out / runs.STATE).exists()):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -130,6 +131,14 @@ def test_sigterm_saves_one_state_from_which_the_same_command_goes_on(tmp_path):
     for network in ("G", "D", "G_ema"):
         for name, tensor in unbroken[network].items():
             assert torch.equal(resumed[network][name], tensor), name
+
+
+def test_a_stop_while_the_ranks_are_being_started_is_not_lost(tmp_path):
+    """They know the signal only some seconds later, and would die of it."""
+    done, _ = _interrupted(tmp_path, "run", lambda process: process.send_signal(signal.SIGTERM), due=lambda process: _ranks_of(process.pid))
+    assert done.returncode == 75, done.stderr
+    assert json.loads(done.stdout)["status"] == "preempted"
+    assert "ERROR" not in done.stderr
 
 
 def test_sigusr1_to_any_rank_stops_all(tmp_path):

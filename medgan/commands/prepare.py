@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,6 @@ import click
 
 from medgan.config import options_from, resolve
 from medgan.data.prepare import PrepareConfig
-from medgan.errors import Preempted
-from medgan.signals import on_stop
 
 # A readable path is not asked for here: click's own error would show it, and a path may name a patient.
 PATH = click.Path(path_type=Path, readable=False)
@@ -41,17 +37,6 @@ def command(source: Path, out: Path, dry_run: bool, **flags: Any) -> None:
     from medgan.data.prepare import prepare
     from medgan.progress import bar
 
-    with until_terminated(), bar("prepare") as step:
+    with bar("prepare") as step:
         summary = prepare(config, source, out, step=step)
     print(json.dumps(summary, indent=2))
-
-
-@contextlib.contextmanager
-def until_terminated() -> Iterator[None]:
-    """SIGTERM and SIGUSR1, which batch systems send before they kill, end the block as Preempted, so that it can clean up."""
-
-    def stop() -> None:
-        raise Preempted("prepare was told to stop; what is done is kept", fix="the same command goes on")
-
-    with on_stop(stop):
-        yield

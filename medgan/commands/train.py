@@ -202,7 +202,8 @@ def run_training(
     if config.gpus > 1 and started() == 1:
         return _on_processes(config, data, out, weights=weights, resume=resume, evaluator=evaluator, explicit=explicit)
     cache = features or out / "cache"
-    with joined() as ranks, stop_asked() as asked:
+    # The question first: to join may take seconds.
+    with stop_asked() as asked, joined() as ranks:
         evaluator = evaluator or evaluator_for(config, weights, cache=cache, ranks=ranks)
         return _train(config, data, out, weights=weights, resume=resume, evaluator=evaluator, explicit=explicit, ranks=ranks, asked=asked)
 
@@ -276,8 +277,14 @@ def _train(
     check_room(need, out)
 
     def decode(step: Step) -> None:
+        def look(done: int, total: int) -> None:
+            step(done, total)
+            # The other ranks wait, and leave when this one does.
+            if asked():
+                raise Preempted("stopped while checking images")
+
         room = shutil.disk_usage(out).free - need.total
-        data.check(out / runs.DECODED, most_bytes=max(min(int(config.cache_gib * 2**30), room), 0), step=step)
+        data.check(out / runs.DECODED, most_bytes=max(min(int(config.cache_gib * 2**30), room), 0), step=look)
 
     # Rank 0 decodes the images, the others open what it left.
     if ranks.speaks:

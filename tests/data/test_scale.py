@@ -134,7 +134,7 @@ def test_a_killed_run_goes_on_where_it_was(cohort, tmp_path, key):
     run.send_signal(signal.SIGTERM)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 75
-    assert said.splitlines()[-1] == "ERROR E_PREEMPTED prepare was told to stop; what is done is kept; fix: the same command goes on"
+    assert said.splitlines()[-1] == "ERROR E_PREEMPTED told to stop; what is done is kept; fix: the same command goes on"
     assert names(tmp_path) == [".out.zip.work", "in", "secret"]
     assert not list(work.rglob("*.part"))
 

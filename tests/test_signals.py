@@ -1,0 +1,37 @@
+"""A stop that is asked for by a signal: where nobody asks it ends the block, where a loop asks it is an answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from medgan.errors import Preempted
+from medgan.signals import REQUEST, STOPS, preemptible, stop_asked
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_ends_a_preemptible_block(number):
+    before = signal.getsignal(number)
+    with pytest.raises(Preempted), preemptible():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) == before
+
+
+def test_a_loop_that_asks_takes_over_and_gives_back():
+    with preemptible():
+        with stop_asked() as asked:
+            assert not asked()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked()
+        with pytest.raises(Preempted):
+            signal.raise_signal(signal.SIGUSR1)
+
+
+def test_a_file_asks_without_a_signal(tmp_path, monkeypatch):
+    monkeypatch.setenv(REQUEST, str(tmp_path / "stop"))
+    with stop_asked() as asked:
+        assert not asked()
+        (tmp_path / "stop").touch()
+        assert asked()
