@@ -30,7 +30,7 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	$(BIN)/medgan weights fetch inception-2015-12-05
-	$(BIN)/python -m pytest -m "not docker"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not docker" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
