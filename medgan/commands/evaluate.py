@@ -39,7 +39,7 @@ def command(
     dry_run: bool,
     **flags: Any,
 ) -> None:
-    """Compare two sets of images: FID, KID.
+    """Compare two sets of images: FID, KID, precision and recall, MS-SSIM, and others.
 
     The result goes to stdout as JSON, and to --out.
     Example: medgan evaluate --real data.zip --fake run/synthetic/synthetic.zip --out metrics.json
@@ -84,6 +84,7 @@ def evaluate(
         cache=cache,
         batch=config.batch,
         seed=config.seed,
+        settings=config.of_metrics(),
     )
     real_images = open_dataset(real, any_size=True)
     fake_images = open_dataset(fake, any_size=True) if fake is not None else None

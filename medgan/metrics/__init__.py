@@ -12,6 +12,10 @@ METRICS = Registry(
         "recall_inception": "medgan.metrics.neighbours:Recall",
         "density_inception": "medgan.metrics.neighbours:Density",
         "coverage_inception": "medgan.metrics.neighbours:Coverage",
+        "ms_ssim": "medgan.metrics.ssim:MSSSIM",
+        "cosine_pixels": "medgan.metrics.cosine:CosinePixels",
+        "cosine_inception": "medgan.metrics.cosine:CosineInception",
+        "ssim_nearest": "medgan.metrics.ssim:NearestSSIM",
     },
     group="medgan.metrics",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from medgan.errors import ConfigError, DataError
 from medgan.metrics import EXTRACTORS, METRICS
 from medgan.metrics.features import Array, Collector, Extractor, Features, Images, cache_path, load, save
 from medgan.metrics.metric import Metric
+from medgan.metrics.pictures import Pictures, class_numbers, drawn
 from medgan.progress import Step, nothing
 from medgan.ranks import Ranks
 
@@ -33,21 +34,38 @@ class EvaluateConfig:
 
     metrics: tuple[str, ...] = setting(
         ("fid", "kid"),
-        "what to compute, separated by commas: fid, fid50k_full, kid, precision_inception, recall_inception, density_inception, coverage_inception",
+        "what to compute, separated by commas: fid, fid50k_full, kid, precision_inception, recall_inception, density_inception, coverage_inception, "
+        "ms_ssim, cosine_pixels, cosine_inception, ssim_nearest",
     )
     extractor: str = setting("inception-2015-12-05", "network whose features are compared")
     resize: str = setting("tf1", "how images reach the extractor's size", choices=("tf1", "pytorch-fid"))
     n_fake: int = setting(50_000, "synthetic images to use, or fewer where a set holds fewer")
     batch: int = setting(32, "images per forward pass; does not change the result", label="Evaluation batch")
     seed: int = setting(0, "first seed of the generator's images, and of random subsets")
+    pairs: int = setting(
+        1000, "random pairs of images of a set for ms_ssim and cosine distances; half of the images drawn", label="Image pairs"
+    )
+    picture_size: int = setting(
+        0, "side in pixels to which images are resized for ms_ssim, e.g. 176; 0 leaves them", label="Size for MS-SSIM"
+    )
+    cosine_pairs: str = setting("all", "pairs of the images drawn for cosine distances", choices=("all", "disjoint"))
+    center: bool = setting(False, "take the mean image off before cosine distances")
 
     def __post_init__(self) -> None:
         if self.n_fake < 2:
             raise ConfigError(f"--n-fake {self.n_fake}: a distance needs at least 2 images", fix="--n-fake 50000")
         if self.batch < 1:
             raise ConfigError(f"--batch {self.batch}: at least one image at a time", fix="--batch 32")
+        if self.pairs < 1:
+            raise ConfigError(f"--pairs {self.pairs}: at least one pair", fix="--pairs 1000")
+        if self.picture_size < 0:
+            raise ConfigError(f"--picture-size {self.picture_size} is no size", fix="--picture-size 0 leaves images as they are")
         if not self.metrics:
             raise ConfigError("--metrics names no metric", fix=f"some of {', '.join(METRICS.names())}")
+
+    def of_metrics(self) -> dict[str, Any]:
+        """The settings that metrics have by the same name."""
+        return {name: getattr(self, name) for name in ("pairs", "picture_size", "cosine_pairs", "center")}
 
 
 class Evaluator:
@@ -64,6 +82,7 @@ class Evaluator:
         cache: Folder for features of reference sets, found again by content; None keeps nothing.
         batch: Images per forward pass.
         seed: Seed of metrics that draw subsets.
+        settings: Settings of metrics by the names of their fields, as `EvaluateConfig.of_metrics` gives them.
         ranks: The processes that share the work: each looks at some of the images, rank 0 computes.
 
     Raises:
@@ -83,10 +102,13 @@ class Evaluator:
         cache: Path | None = None,
         batch: int = 32,
         seed: int = 0,
+        settings: Mapping[str, Any] = {},
         ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
     ) -> None:
         self.ranks = ranks
-        self.metrics = {name: _metric(name, seed) for name in metrics}
+        device = device or str(machine.device())
+        self.metrics = {name: _metric(name, **{**settings, "seed": seed, "device": device}) for name in metrics}
+        self.pairs = int(settings.get("pairs", 1000))
         for name, metric in self.metrics.items():
             if metric.extractor and metric.extractor != extractor:
                 raise ConfigError(f"{name} is a distance of {metric.extractor} features", fix=f"--extractor {metric.extractor}")
@@ -94,13 +116,17 @@ class Evaluator:
                 raise ConfigError(
                     f"{name} is defined with --resize {metric.resize}", fix=f"--resize {metric.resize}, or --metrics {metric.instead}"
                 )
-            if metric.needs not in ("moments", "features"):
+            if metric.needs not in ("moments", "features", "images"):
                 raise ConfigError(f"{name} needs {metric.needs}, which `medgan evaluate` cannot bring", fix="another --metrics")
-        self.extractor: Extractor = EXTRACTORS.get(extractor)(weights=weights, resize=resize, device=device or str(machine.device()))
+        # Metrics of pixels alone need no network and no pass over the whole of the sets.
+        self.extractor: Extractor | None = None
+        if self._needs("moments", "features"):
+            self.extractor = EXTRACTORS.get(extractor)(weights=weights, resize=resize, device=device)
         self.cache = cache
         self.batch = batch
         self.seed = seed
         self._real: Features | None = None
+        self._real_pictures: Pictures | None = None
         self._shape: tuple[int, ...] = ()
 
     def reference(self, real: Images, *, step: Step = nothing) -> None:
@@ -112,10 +138,17 @@ class Evaluator:
         if len(real) == 0:
             raise DataError("the real set holds no images", fix="give a set with images as --real")
         self._shape = _checked(real.images(range(1))).shape[1:]
+        self._n_real = len(real)
+        if self._needs("images") and self.ranks.speaks:
+            numbers = drawn(len(real), 2 * self.pairs, self._shape, seed=self.seed)
+            self._real_pictures = self._pictures(real, numbers)
+        if self.extractor is None:
+            return
         path = cache_path(self.cache, real, self.extractor) if self.cache and self.ranks.speaks else None
-        features = load(path, dim=self.extractor.dim, keep=self._keep) if path else None
+        features = load(path, dim=self.extractor.dim, keep=self._needs("features")) if path else None
         if not self.ranks.any(features is not None):
-            features = self._collect(real.images, len(real), step)
+            features, _ = self._collect(real.images, len(real), step)
+            assert features is not None
             if path:
                 try:
                     save(path, features)
@@ -146,78 +179,148 @@ class Evaluator:
         assert (fake is None) != (sample is None), "give a set or a function"
         started = time.monotonic()
         if fake is not None:
-            features = self._collect(fake.images, min(n_fake, len(fake)), step)
+            count = min(n_fake, len(fake))
         else:
-            draw = sample
-            assert draw is not None
-            features = self._collect(lambda numbers: draw(numbers.start, len(numbers)), n_fake, step)
+            # A generator's images are alike in any order: where no features are wanted, only those that are looked at are made.
+            count = n_fake if self.extractor else len(drawn(n_fake, 2 * self.pairs, self._shape, seed=self.seed))
+        numbers = drawn(count, 2 * self.pairs, self._shape, seed=self.seed) if self._needs("images") else np.arange(0)
+        if fake is not None and self.extractor is None:
+            features, pictures = None, self._pictures(fake, numbers) if self.ranks.speaks else None
+        else:
+            draw = sample or (lambda first, some: fake.images(range(first, first + some)))  # type: ignore[union-attr]
+            features, images = self._collect(lambda numbers: draw(numbers.start, len(numbers)), count, step, keep=numbers)
+            pictures = Pictures(images, numbers, class_numbers(fake, numbers) if fake is not None else None)
         if not self.ranks.speaks:
             return {}
-        assert self._real is not None
-        result = compare(self.metrics, real=self._real, fake=features, seed=self.seed)
+        result = compare(
+            self.metrics,
+            real=self._real,
+            fake=features,
+            seed=self.seed,
+            pictures=(self._real_pictures, pictures),
+            counts=(self._n_real, count),
+        )
+        about = self.extractor
         return {
             **result,
-            "extractor": {"name": self.extractor.name, "sha256": self.extractor.sha256},
-            "resize": self.extractor.resize,
+            **({"extractor": {"name": about.name, "sha256": about.sha256}, "resize": about.resize} if about else {}),
             "seed": self.seed,
             "warnings": result["warnings"],
             "seconds": round(time.monotonic() - started, 3),
         }
 
-    @property
-    def _keep(self) -> bool:
-        return any(metric.needs == "features" for metric in self.metrics.values())
+    def _needs(self, *kinds: str) -> bool:
+        return any(metric.needs in kinds for metric in self.metrics.values())
 
-    def _collect(self, fetch: Callable[[range], Array], total: int, step: Step) -> Features:
-        """Features of images number 0 ... total - 1; ranks take batches in turn, and all of them make the same number of steps."""
-        collector = Collector(self.extractor.dim, keep=self._keep)
+    def _pictures(self, images: Images, numbers: Array) -> Pictures:
+        """Some images of a set, in this order, read in its own."""
+        order = numbers.argsort()
+        found = self._alike(images.images(numbers[order].tolist()))
+        return Pictures(found[order.argsort()], numbers, class_numbers(images, numbers), images)
+
+    def _alike(self, images: Array) -> Array:
+        if _checked(images).shape[1:] != self._shape:
+            raise DataError(
+                f"the sets differ: real images are {_size(self._shape)}, others {_size(images.shape[1:])}",
+                fix="prepare both with the same size and channels",
+            )
+        return images
+
+    def _collect(
+        self,
+        fetch: Callable[[range], Array],
+        total: int,
+        step: Step,
+        *,
+        keep: Array = np.arange(0),  # noqa: B008 (never written to)
+    ) -> tuple[Features | None, Array]:
+        """Features of images number 0 ... total - 1, and on rank 0 those images whose numbers are to be kept, in that order.
+
+        Ranks take batches in turn, and all of them make the same number of steps.
+        """
+        collector = Collector(self.extractor.dim, keep=self._needs("features")) if self.extractor else None
         mine: list[int] = []
+        kept = np.zeros((0, *self._shape), dtype=np.uint8), np.zeros(0, dtype=np.int64)
+        parts = [kept]
         step(0, total)
         for turn in range(0, total, self.batch * self.ranks.count):
             start = turn + self.batch * self.ranks.rank
             numbers = range(min(start, total), min(start + self.batch, total))
             if numbers:
-                images = fetch(numbers)
-                if _checked(images).shape[1:] != self._shape:
-                    raise DataError(
-                        f"the sets differ: real images are {_size(self._shape)}, others {_size(images.shape[1:])}",
-                        fix="prepare both with the same size and channels",
-                    )
-                collector.add(self.extractor(images))
+                images = self._alike(fetch(numbers))
+                if collector and self.extractor:
+                    collector.add(self.extractor(images))
                 mine += numbers
+                wanted = np.isin(numbers, keep)
+                parts.append((images[wanted], np.array(numbers)[wanted]))
             step(min(turn + self.batch * self.ranks.count, total), total)
-        return collector.finish(self.ranks, mine)
+        features = collector.finish(self.ranks, mine) if collector else None
+        return features, self._gathered(parts, keep)
+
+    def _gathered(self, parts: list[tuple[Array, Array]], keep: Array) -> Array:
+        """The images kept on all ranks, in the order of `keep`; only rank 0 has them."""
+        import torch
+
+        images, numbers = (torch.from_numpy(np.concatenate([part[i] for part in parts])) for i in (0, 1))
+        if self.ranks.count > 1 and len(keep):
+            every = self.ranks.gather(images), self.ranks.gather(numbers)
+            if not self.ranks.speaks:
+                return parts[0][0]
+            images, numbers = torch.cat(every[0]), torch.cat(every[1])
+        found: Array = images.numpy()[numbers.numpy().argsort()[keep.argsort().argsort()]]
+        return found
 
 
-def compare(metrics: dict[str, Metric], *, real: Features, fake: Features, seed: int) -> dict[str, Any]:
-    """Metrics of two sets of features, each under the name it has a right to, and what a reader must know about them."""
+def compare(
+    metrics: dict[str, Metric],
+    *,
+    real: Features | None,
+    fake: Features | None,
+    seed: int,
+    pictures: tuple[Pictures | None, Pictures | None] = (None, None),
+    counts: tuple[int, int] = (0, 0),
+) -> dict[str, Any]:
+    """Metrics of two sets, each under the name it has a right to, and what a reader must know about them.
+
+    Args:
+        metrics: Name -> metric.
+        real: Features of the real set; None where no metric needs them.
+        fake: Of the synthetic set.
+        seed: Of a metric that stands in for another.
+        pictures: Images of the real and of the synthetic set, for metrics that need them.
+        counts: How many images either set has; its features' count where there are features.
+    """
+    n_real, n_fake = (features.count if features else count for features, count in zip((real, fake), counts, strict=True))
     values: dict[str, Any] = {}
     warnings = []
     for asked, metric in metrics.items():
         name = asked
-        if metric.n_fake and fake.count != metric.n_fake:
-            name, metric = metric.instead, _metric(metric.instead, seed)
+        if metric.n_fake and n_fake != metric.n_fake:
+            name, metric = metric.instead, _metric(metric.instead, seed=seed)
             warnings.append(
                 {
                     "code": "W_NOT_50K",
-                    "text": f"{asked} stands for {metrics[asked].n_fake} synthetic images; with {fake.count} the value is reported as {name}.",
+                    "text": f"{asked} stands for {metrics[asked].n_fake} synthetic images; with {n_fake} the value is reported as {name}.",
                 }
             )
         if name not in values:
-            values[name] = {**metric(real=real, fake=fake), "higher_is_better": metric.higher_is_better}
-    if min(real.count, fake.count) < real.dim:
+            one, other = pictures if metric.needs == "images" else (real, fake)
+            values[name] = {**metric(real=one, fake=other), "higher_is_better": metric.higher_is_better}
+    if real and min(n_real, n_fake) < real.dim:
         text = (
-            f"{real.count} real and {fake.count} synthetic images are so few that FID is a smoke figure: below {real.dim}, the width of the "
+            f"{n_real} real and {n_fake} synthetic images are so few that FID is a smoke figure: below {real.dim}, the width of the "
             f"features, the covariance is rank-deficient and most of the value is bias. Compare it only at the same two counts."
         )
         warnings.append({"code": "W_SMALL_N", "text": text})
-    return {"metrics": values, "n_real": real.count, "n_fake": fake.count, "warnings": warnings}
+    return {"metrics": values, "n_real": n_real, "n_fake": n_fake, "warnings": warnings}
 
 
-def _metric(name: str, seed: int) -> Metric:
+def _metric(name: str, **settings: Any) -> Metric:
+    """A metric with those of the settings that it has."""
     metric: Metric = METRICS.get(name)()
-    if dataclasses.is_dataclass(metric) and any(field.name == "seed" for field in dataclasses.fields(metric)):
-        metric = dataclasses.replace(metric, seed=seed)
+    if dataclasses.is_dataclass(metric):
+        own = {field.name for field in dataclasses.fields(metric)}
+        metric = dataclasses.replace(metric, **{key: value for key, value in settings.items() if key in own})
     return metric
 
 

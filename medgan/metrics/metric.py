@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
-
-from medgan.metrics.features import Features
+from typing import Any, ClassVar, Protocol
 
 Result = dict[str, float | str]
 """`value` and whatever else is needed to read it."""
 
 
 class Metric(Protocol):
-    """A comparison of two sets of features.
+    """A comparison of two sets.
 
     Attributes:
-        needs: What evaluation must bring: `moments` (mean and covariance are enough) or `features` (every row).
+        needs: What evaluation must bring: `moments` (`Features`; mean and covariance are enough), `features` (`Features` with every row) or
+            `images` (`Pictures`, some images of either set).
         higher_is_better: Which way is up.
         extractor: The features the name stands for; empty where any will do.
         resize: The resize rule the name stands for; empty where any will do.
@@ -29,6 +28,6 @@ class Metric(Protocol):
     n_fake: ClassVar[int]
     instead: ClassVar[str]
 
-    def __call__(self, *, real: Features, fake: Features) -> Result:
+    def __call__(self, *, real: Any, fake: Any) -> Result:
         """The metric's value and what belongs to it."""
         ...

@@ -31,6 +31,10 @@ MEANINGS = {
     "precision": "Share of synthetic images that look like real ones. 1 is best.",
     "recall": "Share of real images that the generator could have made. 1 is best.",
     "density_inception": "How crowded the real images are around a synthetic one. Higher is better, about 1 for equal distributions.",
+    "ms_ssim": "How alike two synthetic images are (mean MS-SSIM of pairs). Should be near the real images' own figure.",
+    "cosine_pixels": "How far apart two synthetic images are (cosine distance of pixels). Should be near the real images' own figure.",
+    "cosine_inception": "How far apart two synthetic images are (cosine distance of Inception features). Should be near the real images' own figure.",
+    "ssim_nearest": "SSIM of synthetic images with the nearest real one. Far above the real images' own figure, it says that images are repeated.",
     "coverage_inception": "Share of real images with a synthetic one near by. Higher is better, 1 is the most.",
 }
 

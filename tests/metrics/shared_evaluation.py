@@ -15,7 +15,11 @@ def main(out: Path) -> None:
     with joined() as ranks:
         real, fake = ImageSet(waves(7)), waves(11, first=20)
         values = {}
-        for metrics, name in ((("fid", "kid"), ""), (("fid",), "fid from a cache")):
+        for metrics, name in (
+            (("fid", "kid", "recall_inception", "ms_ssim"), ""),
+            (("cosine_pixels",), ""),
+            (("fid",), "fid from a cache"),
+        ):
             # Three images at a time: the last turn leaves one rank without work.
             evaluator = Evaluator(metrics, cache=out.with_suffix(".cache"), batch=3, ranks=ranks)
             evaluator.reference(real)

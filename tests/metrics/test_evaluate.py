@@ -9,6 +9,7 @@ from medgan.metrics.evaluate import EvaluateConfig, Evaluator, compare
 from medgan.metrics.features import Features
 from medgan.metrics.fid import FID, FID50kFull
 from medgan.metrics.kid import KID
+from medgan.metrics.pictures import Pictures
 from tests.metrics.phantoms import ImageSet, gaussian, waves
 from tests.metrics.pretrained import inception
 
@@ -27,8 +28,12 @@ def result(evaluator):
     return found | {"steps": steps}
 
 
-@pytest.mark.parametrize("name", METRICS.names())
-def test_every_metric_keeps_the_contract(name):
+# Cosine distance says how varied a set is, not how far from another.
+OF_FEATURES = [name for name in METRICS.names() if METRICS.get(name).needs in ("moments", "features") and "cosine" not in name]
+
+
+@pytest.mark.parametrize("name", OF_FEATURES)
+def test_every_metric_of_features_keeps_the_contract(name):
     metric = METRICS.get(name)()
     same = Features.of(gaussian(30, 8, 1))
     near, far = Features.of(gaussian(30, 8, 2, shift=0.5)), Features.of(gaussian(30, 8, 3, shift=3))
@@ -37,6 +42,94 @@ def test_every_metric_keeps_the_contract(name):
     assert metric(real=same, fake=near) == metric(real=same, fake=near)
     assert METRICS.get(metric.instead) if metric.n_fake else not metric.instead
     json.dumps(metric(real=same, fake=near), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS.names() if METRICS.get(name).needs == "images"])
+def test_every_metric_of_pixels_keeps_the_contract(name):
+    metric = METRICS.get(name)()
+    real = waves(10, 24)
+    alike = np.stack([real[0]] * 9 + [real[1]])
+    sets = [Pictures(images, np.arange(len(images)), None, ImageSet(images)) for images in (real, alike)]
+    varied, repeated = (metric(real=sets[0], fake=fake) for fake in sets)
+    assert metric(real=sets[0], fake=sets[1]) == repeated
+    if name != "ssim_nearest":
+        # A generator that repeats itself has the worse value.
+        assert (varied["value"] > repeated["value"]) == metric.higher_is_better
+        assert varied["value"] == varied["real"] == repeated["real"]
+    assert {"real", "sd"} <= set(varied)
+    json.dumps(varied, allow_nan=False)
+
+
+PIXELS = ["ms_ssim", "cosine_pixels", "ssim_nearest"]
+
+
+def measured(real: np.ndarray, fake: np.ndarray, *, metrics=tuple(PIXELS), **settings) -> dict:
+    evaluator = Evaluator(metrics, **settings)
+    evaluator.reference(ImageSet(real))
+    return evaluator.evaluate(ImageSet(fake))
+
+
+def test_pixels_alone_need_no_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path))
+    monkeypatch.delenv("MEDGAN_WEIGHTS", raising=False)
+    monkeypatch.setattr("medgan.weights.MOUNT", tmp_path)
+    result = measured(waves(7), waves(9, first=20))
+    assert list(result["metrics"]) == PIXELS
+    assert (result["n_real"], result["n_fake"]) == (7, 9)
+    assert "extractor" not in result
+    assert result["metrics"]["ms_ssim"]["pairs"] == 4
+    assert result["warnings"] == []
+
+
+def test_pixels_do_not_depend_on_the_batch_and_neither_on_who_gives_them():
+    real, fake = waves(7), waves(9, first=20)
+    expected = measured(real, fake, batch=2)["metrics"]
+    assert measured(real, fake, batch=32)["metrics"] == expected
+    evaluator = Evaluator(PIXELS, batch=4)
+    evaluator.reference(ImageSet(real))
+    assert evaluator.evaluate(sample=lambda start, count: fake[start : start + count], n_fake=9)["metrics"] == expected
+
+
+def test_pixels_and_features_come_from_one_pass():
+    inception()
+    fake = ImageSet(waves(5, first=20))
+    evaluator = Evaluator(["ms_ssim", "fid"], batch=2)
+    evaluator.reference(ImageSet(waves(7)))
+    result = evaluator.evaluate(fake)
+    assert fake.reads == 3
+    assert list(result["metrics"]) == ["ms_ssim", "fid"]
+    assert result["metrics"]["ms_ssim"] == measured(waves(7), waves(5, first=20), metrics=["ms_ssim"])["metrics"]["ms_ssim"]
+
+
+def test_only_so_many_images_are_drawn_and_the_seed_draws_them():
+    real, fake = waves(20), waves(30, first=50)
+    values = [measured(real, fake, seed=s, settings={"pairs": 3})["metrics"] for s in (0, 0, 1)]
+    assert values[0] == values[1] != values[2]
+    assert values[0]["ms_ssim"]["pairs"] == 3
+    assert values[0]["cosine_pixels"]["pairs"] == 15
+    made = []
+
+    def sample(start: int, count: int) -> np.ndarray:
+        made.extend(range(start, start + count))
+        return fake[start : start + count]
+
+    evaluator = Evaluator(["ms_ssim"], settings={"pairs": 3}, batch=4)
+    evaluator.reference(ImageSet(real))
+    evaluator.evaluate(sample=sample, n_fake=30)
+    assert made == list(range(6))
+
+
+def test_memory_bounds_the_images_drawn(monkeypatch):
+    monkeypatch.setattr("medgan.metrics.pictures.MOST_BYTES", 6 * 40 * 40)
+    assert measured(waves(20), waves(30, first=50))["metrics"]["ms_ssim"]["pairs"] == 3
+
+
+def test_pixels_of_sets_that_differ_are_refused():
+    with pytest.raises(DataError, match="others 24 x 24 with 1 channel"):
+        measured(waves(4), waves(4, size=24))
+    with pytest.raises(DataError, match="1 images hold no pair") as caught:
+        measured(waves(4), waves(1))
+    assert "--n-fake" in caught.value.fix
 
 
 def test_a_result_says_what_it_rests_on(result):
@@ -137,6 +230,6 @@ def test_the_seed_reaches_metrics_that_draw():
 
 
 def test_settings_that_cannot_be():
-    for wrong in ({"n_fake": 1}, {"batch": 0}, {"metrics": ()}):
+    for wrong in ({"n_fake": 1}, {"batch": 0}, {"metrics": ()}, {"pairs": 0}, {"picture_size": -1}):
         with pytest.raises(ConfigError):
             EvaluateConfig(**wrong)

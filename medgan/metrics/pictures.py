@@ -1,0 +1,80 @@
+"""Some images of a set, drawn by a seed and held in memory, for metrics that look at pixels.
+
+Memory is bounded by the number of images drawn and by `MOST_BYTES`, not by the set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from medgan.errors import DataError
+from medgan.metrics.features import Array, Images
+
+MOST_BYTES = 2**30
+"""Of the images drawn from one set: 1024 grey images of 1024 px."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Images drawn from a set.
+
+    Attributes:
+        images: (n, C, H, W) uint8, in the order of the draw, so that neighbours are random pairs.
+        numbers: Their numbers in the set, (n,).
+        labels: Their class numbers, (n,), or None where the set has none.
+        everything: The whole set, read by index; None where a generator makes the images.
+    """
+
+    images: Array
+    numbers: Array
+    labels: Array | None = None
+    everything: Images | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def classes(self, other: Pictures) -> list[Array]:
+        """Places of the images class by class where both sets have class numbers, else all places as one class."""
+        if self.labels is None or other.labels is None:
+            return [np.arange(len(self))]
+        return [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
+
+    def pairs(self, other: Pictures, most: int) -> Array:
+        """Places of at most `most` disjoint pairs, (m, 2), each within one class where both sets have class numbers.
+
+        Raises:
+            DataError: There is none.
+        """
+        by_class = [places[: len(places) // 2 * 2].reshape(-1, 2) for places in self.classes(other)]
+        found = np.concatenate(by_class)
+        if not len(found):
+            raise DataError(f"{len(self)} images hold no pair of one class", fix="more images (--n-fake), or another --metrics")
+        # In the order of the draw, so that a class's share of the pairs is its share of the images.
+        return found[np.argsort(found[:, 1], kind="stable")][:most]
+
+
+def within(one: Pictures, other: Pictures) -> str:
+    """What pairs have in common: `class` or, where a set has no class numbers, only the `set`."""
+    return "set" if one.labels is None or other.labels is None else "class"
+
+
+def drawn(total: int, most: int, image_shape: tuple[int, ...], *, seed: int) -> Array:
+    """Which images of a set of `total` are drawn, in random order: at most `most`, and no more than memory is meant to hold."""
+    fits = max(MOST_BYTES // int(np.prod(image_shape)), 2)
+    return np.random.default_rng(seed).permutation(total)[: min(most, fits)]
+
+
+def class_numbers(images: Images, numbers: Array) -> Array | None:
+    """Class numbers of some images of a set that has them; vectors are no classes."""
+    labels = getattr(images, "labels", None)
+    return None if labels is None or labels.ndim != 1 else labels[numbers]
+
+
+def blocks(count: int, image_shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices over `count` images, some megapixels at a time."""
+    size = max(2**21 // int(np.prod(image_shape)), 1)
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
