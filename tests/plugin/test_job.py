@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from medgan import runs
 from plugin.container import RESOURCES
 from plugin.xnat import ROOT
+from tests.metrics.pretrained import inception
 from tests.phantoms import affine_for, body, ct_series, turned, write_nifti
 
 # Everything here may name a patient: header values, XNAT's session label, the folder the scans came from.
@@ -20,11 +25,33 @@ PLANTED = {"PatientName": "Muster^Erika", "PatientID": "PID7741", "AccessionNumb
 SESSION = "Erika_CT_2019"
 
 
-def plugin(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+def start(*words: str, **env: str) -> subprocess.Popen[str]:
     base = {name: value for name, value in os.environ.items() if not name.startswith(("MEDGAN_", "XNAT_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "plugin", *words], capture_output=True, text=True, cwd=ROOT, timeout=300, env=base | {"OMP_NUM_THREADS": "1"} | env
-    )  # fmt: skip
+    command = [sys.executable, "-m", "plugin", *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=base | {"OMP_NUM_THREADS": "1"} | env
+    )
+
+
+def end(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    stdout, stderr = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def plugin(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return end(start(*words, **env))
+
+
+def said(*folders: Path, files: str = "*") -> bytes:
+    """Names and content of all files, those in zips too."""
+    parts = []
+    for path in [path for folder in folders for path in folder.rglob(files)]:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                parts += [name.encode() + archive.read(name) for name in archive.namelist()]
+        elif path.is_file():
+            parts.append(path.name.encode() + path.read_bytes())
+    return b"".join(parts)
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +77,46 @@ def test_check_of_an_xnat_project_leaves_no_name_behind(session: Path, words: li
     assert done.stdout.startswith("RESULT status=checked images=8 size=32 ")
     output = tmp_path / "output"
     assert all(any((output / name).iterdir()) for name in RESOURCES)
-    said = (done.stdout + done.stderr).encode()
-    for path in [*output.rglob("*"), *(tmp_path / "work").rglob("*.zip")]:
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                said += b"".join([name.encode() + archive.read(name) for name in archive.namelist()])
-        elif path.is_file():
-            said += path.name.encode() + path.read_bytes()
+    found = said(output) + said(tmp_path / "work", files="*.zip") + (done.stdout + done.stderr).encode()
     for secret in (*PLANTED.values(), "Muster", "Erika", SESSION, str(session)):
-        assert secret.encode() not in said, secret
+        assert secret.encode() not in found, secret
+
+
+def test_a_job_on_two_ranks_stops_when_told_and_the_same_command_ends_it(session: Path, words: list[str], tmp_path: Path):
+    inception()
+    few = ["--preset", "demo", "--kimg", "0.06", "--metric-images", "4", "--images", "2", "--gpus", "2"]
+    command = ["train", "--input", str(session), *words, *few]
+    report, work = tmp_path / "output" / "report", tmp_path / "work"
+    process = start(*command, MEDGAN_DEVICE="cpu")
+    try:
+        deadline = time.monotonic() + 120
+        # The first step is saved before it is measured, so training is not over yet.
+        while not (work / "run" / runs.STATE).exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        stopped = end(process)
+    finally:
+        process.kill()
+    assert stopped.returncode == 75, stopped.stderr
+    told = re.fullmatch(r"RESULT status=preempted kimg=(0\.\d+)\n", stopped.stdout)
+    assert told, stopped.stdout
+    assert 0.004 <= float(told[1]) < 0.06
+    assert "ERROR" not in stopped.stderr
+    # What rank 0 says passes through the job's own streams into its log.
+    assert "PROGRESS stage=real-features done=8/8 pct=100" in (report / "run.log").read_text()
+    assert sorted(path.name for path in (tmp_path / "output").rglob("*") if path.is_file()) == ["run.log"]
+
+    done = plugin(*command, MEDGAN_DEVICE="cpu")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"RESULT status=complete kimg=0\.06 best_kimg=0\.06 fid=\S+ n_fake=4\n", done.stdout), done.stdout
+    ticks = [line for line in (report / "run.log").read_text().splitlines() if " PROGRESS kimg=" in line]
+    assert re.search(r" PROGRESS kimg=0\.06/0\.06 pct=100 eta=0s .*fid=\S+@0\.06", ticks[-1])
+    assert ticks[-1] in done.stderr
+    found = said(tmp_path / "output", work / "run") + "".join(run.stdout + run.stderr for run in (stopped, done)).encode()
+    for secret in (*PLANTED.values(), "Muster", "Erika", SESSION, str(session), str(tmp_path)):
+        assert secret.encode() not in found, secret
 
 
 def test_a_folder_without_images(words: list[str], tmp_path: Path):
