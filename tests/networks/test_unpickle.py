@@ -238,10 +238,17 @@ def attacks(canary: Path) -> dict[str, bytes]:
 NAMES = list(attacks(Path("unused")))
 
 
+@pytest.fixture(scope="module")
+def harmful(tmp_path_factory) -> tuple[dict[str, bytes], Path]:
+    """All attacks, built once, and the file that those that work would plant."""
+    canary = tmp_path_factory.mktemp("mine") / "canary"
+    return attacks(canary), canary
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_an_attack_is_refused_and_nothing_happens(tmp_path, name):
-    canary = tmp_path / "canary"
-    (tmp_path / "x.pkl").write_bytes(attacks(canary)[name])
+def test_an_attack_is_refused_and_nothing_happens(harmful, tmp_path, name):
+    files, canary = harmful
+    (tmp_path / "x.pkl").write_bytes(files[name])
     before = set(sys.modules)
     with pytest.raises(WeightsError) as error:
         read_official(tmp_path / "x.pkl")
@@ -268,7 +275,7 @@ def _call_of(name: str, canary: Path) -> tuple:
     return Named(module, word), f"touch {canary}" if word == "system" else f"open({str(canary)!r}, 'w').close()"
 
 
-def test_bombs_neither_crash_nor_fill_the_memory(tmp_path):
+def test_bombs_neither_crash_nor_fill_the_memory(harmful, tmp_path):
     """In a process of 400 MB above its start, killed by a stack overflow or by the limit if a bomb went off."""
     bombs = [
         name
@@ -279,7 +286,7 @@ def test_bombs_neither_crash_nor_fill_the_memory(tmp_path):
     ]
     assert len(bombs) >= 14
     for i, name in enumerate(bombs):
-        (tmp_path / f"{i}.pkl").write_bytes(attacks(tmp_path / "canary")[name])
+        (tmp_path / f"{i}.pkl").write_bytes(harmful[0][name])
     program = """
 import resource, sys
 from pathlib import Path
