@@ -76,7 +76,8 @@ def train(
         config: Settings.
         data: Opened dataset.
         out: Run folder: config.json, stats.jsonl, metrics.jsonl, snapshots/, checkpoint/state.pt, bundle/, dataset/.
-        resume: `auto` goes on from the folder's state if there is one, `new` starts over, a path names a state.
+        resume: `auto` goes on from the folder's state if there is one, `new` starts over, a path names a state, from which
+            the folder's own goes on where it is further.
         device: Where to train; the CPU when None.
         held_out: Images of patients that are not trained on: D is compared on them at snapshots; None leaves that out.
         start: Networks to begin from, checked to fit; a resumed run needs them no more.
@@ -131,8 +132,10 @@ def _saved_state(out: Path, resume: str) -> Path | None:
     path = out / runs.STATE if resume == "auto" else Path(resume)
     if path.is_dir():
         path = path / runs.STATE
+    own = out / runs.STATE
     if path.exists():
-        return path
+        # Of two states of one configuration, set and seed the further one is what the other becomes: the same command goes on in `out`.
+        return own if own.exists() and own != path and states.images_shown(own) >= states.images_shown(path) else path
     if resume != "auto":
         raise ConfigError("--resume names no saved state", fix="--resume auto, new, or the path of a run folder or its state.pt")
     return None

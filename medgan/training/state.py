@@ -221,6 +221,14 @@ def load(state: State, path: Path, *, config: TrainConfig, dataset_identity: str
     return content["sampler"]
 
 
+def images_shown(path: Path) -> int:
+    """How far a saved state is, in images; -1 where it cannot be read."""
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["counters"]["nimg"])
+    except Exception:
+        return -1
+
+
 def draw_seed(seed: int, image: int, phase: int) -> int:
     """One 63-bit number per (seed, images shown before, phase): reseeding with it replaces saved generator states."""
     digest = hashlib.sha256(f"{seed} {image} {phase}".encode()).digest()

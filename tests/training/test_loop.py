@@ -110,6 +110,25 @@ def test_a_damaged_state_is_no_traceback(tmp_path):
         train(tiny(), data, tmp_path / "run", resume=str(tmp_path / "nowhere"))
 
 
+def test_the_same_command_with_another_run_s_state_goes_on_where_it_stopped(tmp_path):
+    data = discs(tmp_path / "data")
+    train(tiny(kimg=0.008), data, tmp_path / "first")
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    with pytest.raises(Preempted):
+        train(tiny(kimg=0.032), data, tmp_path / "second", resume=str(tmp_path / "first"), stop=stop)
+    told: list[dict[str, str]] = []
+    train(tiny(kimg=0.032), data, tmp_path / "second", resume=str(tmp_path / "first"), on_tick=told.append)
+    assert told[0]["kimg"] == "0.024/0.032"
+    train(tiny(kimg=0.032), data, tmp_path / "whole")
+    states = [torch.load(tmp_path / name / runs.STATE, weights_only=True) for name in ("second", "whole")]
+    assert all(torch.equal(states[0]["G_ema"][name], tensor) for name, tensor in states[1]["G_ema"].items())
+
+
 def test_run_folder_and_best_snapshot(tmp_path):
     """The best of 9, 4 and 6 is the second snapshot, and its weights are the bundle."""
     values = iter([9.0, 4.0, 6.0])
