@@ -21,10 +21,10 @@ RUN if python -c "import sys, torch; sys.exit(torch.version.cuda is None)"; then
       apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
     fi
 
-# The Inception weights (Apache-2.0) that FID rests on, checked by SHA-256. Only the files this needs are copied before it, so that a change
+# The weights that FID (Inception, Apache-2.0) and LPIPS (BSD) rest on, checked by SHA-256. Only the files this needs are copied before it, so that a change
 # elsewhere in the code downloads nothing again. They lie beside /weights, which stays free for a mount of the user's own.
 COPY medgan/__init__.py medgan/errors.py medgan/runs.py medgan/weights.py /tmp/fetch/medgan/
-RUN PYTHONPATH=/tmp/fetch python -c "import pathlib; from medgan.weights import fetch; fetch('inception-2015-12-05', pathlib.Path('/opt/medgan/weights'))" \
+RUN PYTHONPATH=/tmp/fetch python -c "import pathlib; from medgan.weights import KNOWN, fetch; [fetch(name, pathlib.Path('/opt/medgan/weights')) for name in KNOWN]" \
  && rm -rf /tmp/fetch
 
 COPY LICENSE /opt/medgan/

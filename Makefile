@@ -29,7 +29,7 @@ demo: $(VENV)/.base
 	$(BIN)/medgan demo --scans $(SCANS) --out demo
 
 test: $(VENV)/.dev
-	$(BIN)/medgan weights fetch inception-2015-12-05
+	$(BIN)/medgan weights fetch
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not docker" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/.dev

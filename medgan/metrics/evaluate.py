@@ -35,7 +35,7 @@ class EvaluateConfig:
     metrics: tuple[str, ...] = setting(
         ("fid", "kid"),
         "what to compute, separated by commas: fid, fid50k_full, kid, precision_inception, recall_inception, density_inception, coverage_inception, "
-        "ms_ssim, cosine_pixels, cosine_inception, ssim_nearest",
+        "ms_ssim, cosine_pixels, cosine_inception, ssim_nearest, lpips_alexnet, lpips_vgg16",
     )
     extractor: str = setting("inception-2015-12-05", "network whose features are compared")
     resize: str = setting("tf1", "how images reach the extractor's size", choices=("tf1", "pytorch-fid"))
@@ -43,7 +43,7 @@ class EvaluateConfig:
     batch: int = setting(32, "images per forward pass; does not change the result", label="Evaluation batch")
     seed: int = setting(0, "first seed of the generator's images, and of random subsets")
     pairs: int = setting(
-        1000, "random pairs of images of a set for ms_ssim and cosine distances; half of the images drawn", label="Image pairs"
+        1000, "random pairs of images of a set for ms_ssim, cosine distances and lpips; half of the images drawn", label="Image pairs"
     )
     picture_size: int = setting(
         0, "side in pixels to which images are resized for ms_ssim, e.g. 176; 0 leaves them", label="Size for MS-SSIM"
@@ -107,7 +107,7 @@ class Evaluator:
     ) -> None:
         self.ranks = ranks
         device = device or str(machine.device())
-        self.metrics = {name: _metric(name, **{**settings, "seed": seed, "device": device}) for name in metrics}
+        self.metrics = {name: _metric(name, **{**settings, "seed": seed, "device": device, "weights": weights}) for name in metrics}
         self.pairs = int(settings.get("pairs", 1000))
         for name, metric in self.metrics.items():
             if metric.extractor and metric.extractor != extractor:
@@ -118,6 +118,9 @@ class Evaluator:
                 )
             if metric.needs not in ("moments", "features", "images"):
                 raise ConfigError(f"{name} needs {metric.needs}, which `medgan evaluate` cannot bring", fix="another --metrics")
+        for metric in self.metrics.values():
+            if prepare := getattr(metric, "prepare", None):
+                prepare()
         # Metrics of pixels alone need no network and no pass over the whole of the sets.
         self.extractor: Extractor | None = None
         if self._needs("moments", "features"):

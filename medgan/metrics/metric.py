@@ -9,7 +9,7 @@ Result = dict[str, float | str]
 
 
 class Metric(Protocol):
-    """A comparison of two sets.
+    """A comparison of two sets. One that needs pretrained weights of its own has a method `prepare`, which loads them before any work.
 
     Attributes:
         needs: What evaluation must bring: `moments` (`Features`; mean and covariance are enough), `features` (`Features` with every row) or

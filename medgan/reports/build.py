@@ -34,6 +34,8 @@ MEANINGS = {
     "ms_ssim": "How alike two synthetic images are (mean MS-SSIM of pairs). Should be near the real images' own figure.",
     "cosine_pixels": "How far apart two synthetic images are (cosine distance of pixels). Should be near the real images' own figure.",
     "cosine_inception": "How far apart two synthetic images are (cosine distance of Inception features). Should be near the real images' own figure.",
+    "lpips_alexnet": "How far apart two synthetic images look (LPIPS on AlexNet). Should be near the real images' own figure.",
+    "lpips_vgg16": "How far apart two synthetic images look (LPIPS on VGG16). Should be near the real images' own figure.",
     "ssim_nearest": "SSIM of synthetic images with the nearest real one. Far above the real images' own figure, it says that images are repeated.",
     "coverage_inception": "Share of real images with a synthetic one near by. Higher is better, 1 is the most.",
 }

@@ -12,10 +12,15 @@ from medgan.weights import find
 
 
 def inception() -> Path:
-    """The Inception weights; without them a test fails in CI, where the set-up has fetched them, and is skipped elsewhere."""
+    """The Inception weights."""
+    return fetched("inception-2015-12-05")
+
+
+def fetched(name: str) -> Path:
+    """Some weights; without them a test fails in CI, where the set-up has fetched them, and is skipped elsewhere."""
     try:
-        return find("inception-2015-12-05")
+        return find(name)
     except WeightsError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(error.line)
-        pytest.skip("Inception weights absent: medgan weights fetch inception-2015-12-05")
+        pytest.skip(f"weights absent: medgan weights fetch {name}")

@@ -11,7 +11,7 @@ from medgan.metrics.fid import FID, FID50kFull
 from medgan.metrics.kid import KID
 from medgan.metrics.pictures import Pictures
 from tests.metrics.phantoms import ImageSet, gaussian, waves
-from tests.metrics.pretrained import inception
+from tests.metrics.pretrained import fetched, inception
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,11 @@ def test_every_metric_of_features_keeps_the_contract(name):
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS.names() if METRICS.get(name).needs == "images"])
-def test_every_metric_of_pixels_keeps_the_contract(name):
+def test_every_metric_of_images_keeps_the_contract(name):
     metric = METRICS.get(name)()
-    real = waves(10, 24)
+    if name.startswith("lpips"):
+        fetched(name.replace("_", "-"))
+    real = waves(10, 32)
     alike = np.stack([real[0]] * 9 + [real[1]])
     sets = [Pictures(images, np.arange(len(images)), None, ImageSet(images)) for images in (real, alike)]
     varied, repeated = (metric(real=sets[0], fake=fake) for fake in sets)
