@@ -34,6 +34,18 @@ def device() -> torch.device:
     return chosen
 
 
+def carried(tensor: torch.Tensor, *, to: torch.Tensor | torch.device) -> torch.Tensor:
+    """What was drawn on the host, where it is needed; with a tensor in its type too. A GPU goes on computing while it comes.
+
+    A copy from pageable memory waits until the GPU has done all it was given, and then leaves it idle until it is given more.
+    """
+    import torch
+
+    if isinstance(to, torch.Tensor):
+        tensor, to = tensor.to(to.dtype), to.device
+    return tensor.pin_memory().to(to, non_blocking=True) if to.type == "cuda" and tensor.device.type == "cpu" else tensor.to(to)
+
+
 def check_devices(count: int) -> None:
     """Prove that this machine has a GPU for each of `count` processes; on one without GPUs they share its cores.
 

@@ -126,13 +126,9 @@ class Ranks:
                 f"{what} is no longer the same on all {self.count} ranks", fix="--resume auto on other machines; check GPU memory"
             )
 
-    @_lost_partner_is_a_problem
     def wait(self) -> None:
-        """Return when all ranks are here."""
-        if self.count > 1:
-            import torch.distributed
-
-            torch.distributed.barrier()
+        """Return when all ranks are here; in host memory, for torch's own barrier chooses between host and GPU by rules of its own."""
+        self.any(False)
 
     def share(self, total: int, what: str) -> int:
         """This rank's part of a number that all ranks share alike.

@@ -1,4 +1,7 @@
-from medgan.machine import cores, free_memory
+import pytest
+import torch
+
+from medgan.machine import carried, cores, free_memory
 
 
 def tree(root, **files):
@@ -27,3 +30,24 @@ def test_memory_follows_the_limit_of_the_container(tmp_path):
     assert free_memory(tree(tmp_path / "b", **limited)) == 3_000_000
     free = info | {"sys__fs__cgroup__memory_DOT_max": "max\n", "sys__fs__cgroup__memory_DOT_current": "2000000\n"}
     assert free_memory(tree(tmp_path / "c", **free)) == 16000 * 1024
+
+
+def test_what_is_carried_keeps_its_values_and_takes_the_type_of_a_tensor():
+    matrices = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)[:, :2]
+    there = carried(matrices, to=torch.zeros(1))
+    assert there.dtype == torch.float32
+    assert torch.equal(there, matrices.float())
+    assert carried(matrices, to=torch.device("cpu")).dtype == torch.float64
+
+
+def test_a_gpu_is_not_waited_for_while_something_is_carried_to_it():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    matrices = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)[:, :2]
+    like = torch.zeros(1, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        there = carried(matrices, to=like)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(there.cpu(), matrices.float())

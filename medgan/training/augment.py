@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medgan import machine
 from medgan.networks import ops
 from medgan.training.config import COLOR
 
@@ -132,9 +133,9 @@ class Augment:
             sigma = draws.normal("noise", (n,)).abs() * 0.1
             sigma = torch.where(self._open("noise", n, draws), sigma, 0.0)
             noise = draws.normal("noise.image", tuple(images.shape)) * sigma[:, None, None, None]
-            images = images + noise.to(images)
+            images = images + machine.carried(noise, to=images)
         if "cutout" in self.transforms:
-            images = images * self.draw_cutout(n, height, width, draws).to(images)
+            images = images * machine.carried(self.draw_cutout(n, height, width, draws), to=images)
         return images
 
     def _open(self, name: str, n: int, draws: Draws, p: float | None = None) -> Tensor:
@@ -188,13 +189,13 @@ class Augment:
         images = F.pad(images, (x0, x1, y0, y1), mode="reflect")
         one = torch.ones(n)
         G = _translate(one * (x0 - x1) / 2, one * (y0 - y1) / 2) @ G
-        lowpass = self.lowpass.to(images.device)
+        lowpass = machine.carried(self.lowpass, to=images.device)
         images = ops.upsample2d(images, lowpass)
         G = _scale(one * 2, one * 2) @ G @ _scale(one / 2, one / 2)
         G = _translate(-one / 2, -one / 2) @ G @ _translate(one / 2, one / 2)
         out_height, out_width = (height + 2 * GEOM_PAD) * 2, (width + 2 * GEOM_PAD) * 2
         G = _scale(one * 2 / images.shape[3], one * 2 / images.shape[2]) @ G @ _scale(one * out_width / 2, one * out_height / 2)
-        grid = F.affine_grid(G[:, :2].to(images), [n, channels, out_height, out_width], align_corners=False)
+        grid = F.affine_grid(machine.carried(G[:, :2], to=images), [n, channels, out_height, out_width], align_corners=False)
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         return ops.downsample2d(images, lowpass, padding=-2 * GEOM_PAD, flip_filter=True)
 
@@ -240,9 +241,10 @@ class Augment:
         if channels == 1:
             K = K[:, :3].mean(dim=1, keepdim=True)
             gain, offset = K[:, :, :3].sum(dim=2), K[:, :, 3]
-            return images * gain.to(images)[:, :, None, None] + offset.to(images)[:, :, None, None]
+            return images * machine.carried(gain, to=images)[:, :, None, None] + machine.carried(offset, to=images)[:, :, None, None]
         flat = images.reshape(n, channels, height * width)
-        return (K[:, :3, :3].to(images) @ flat + K[:, :3, 3:].to(images)).reshape(n, channels, height, width)
+        K = machine.carried(K[:, :3], to=images)
+        return (K[:, :, :3] @ flat + K[:, :, 3:]).reshape(n, channels, height, width)
 
     def draw_bands(self, n: int, draws: Draws) -> Tensor:
         """Gains of the four frequency bands, (N, 4)."""
@@ -259,7 +261,7 @@ class Augment:
     def filter_bands(self, images: Tensor, gains: Tensor) -> Tensor:
         """Amplify frequency bands, each image by its own gains, all channels alike."""
         n, channels, height, width = images.shape
-        taps = (gains @ self.bank).to(images).repeat_interleave(channels, dim=0)
+        taps = machine.carried(gains @ self.bank, to=images).repeat_interleave(channels, dim=0)
         pad = self.bank.shape[1] // 2
         x = F.pad(images.reshape(1, n * channels, height, width), (pad, pad, pad, pad), mode="reflect")
         x = F.conv2d(x, taps[:, None, None, :], groups=n * channels)

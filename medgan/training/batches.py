@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medgan import machine
 from medgan.data.dataset import Dataset
 from medgan.ranks import Ranks
 from medgan.training.prefetch import Prefetch
@@ -47,11 +48,11 @@ class Batches:
         indices = self._mine(indices)
         real = stored.to(self.device, non_blocking=True).float() / (127.5 if self.dataset.bits == 8 else 32767.5) - 1
         if (flipped := torch.tensor([i >= self.size for i in indices])).any():
-            flipped = flipped.to(self.device, non_blocking=True)[:, None, None, None]
+            flipped = machine.carried(flipped, to=self.device)[:, None, None, None]
             real = torch.where(flipped, real.flip(3), real)
         if self.labels is None:
             return real, None
-        return real, self.labels[[i % self.size for i in indices]].to(self.device)
+        return real, machine.carried(self.labels[[i % self.size for i in indices]], to=self.device)
 
     def _mine(self, indices: list[int]) -> list[int]:
         """This rank's part of a batch."""
@@ -67,7 +68,7 @@ class Batches:
         """Labels (n, c_dim) of random images of the set."""
         if self.labels is None:
             return None
-        return self.labels[torch.randint(self.size, (n,))].to(self.device)
+        return machine.carried(self.labels[torch.randint(self.size, (n,))], to=self.device)
 
 
 def one_hot(dataset: Dataset, classes: int = -1) -> Tensor | None:

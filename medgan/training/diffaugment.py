@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medgan import machine
 from medgan.training.augment import Draws, RandomDraws
 
 BRIGHTNESS = 0.5
@@ -69,9 +70,9 @@ class DiffAugment:
             source = torch.arange(side)[None, :] - shift[:, None]
             shape = (-1, 1, 1, side) if dim == 3 else (-1, 1, side, 1)
             # Wrapped indices are a permutation: gathered once each, so the backward pass adds nothing up in random order.
-            index = source.remainder(side).reshape(shape).to(images.device)
+            index = machine.carried(source.remainder(side).reshape(shape), to=images.device)
             inside = ((source >= 0) & (source < side)).reshape(shape)
-            images = images.gather(dim, index.expand(images.shape)) * inside.to(images)
+            images = images.gather(dim, index.expand(images.shape)) * machine.carried(inside, to=images)
         return images
 
     def draw_hole(self, images: Tensor, draws: Draws) -> Tensor:
@@ -82,9 +83,9 @@ class DiffAugment:
         y = (torch.arange(height) + 0.5) / height
         beside = (x[None, None, None, :] - centre[:, 0, None, None, None]).abs() >= HOLE / 2
         above = (y[None, None, :, None] - centre[:, 1, None, None, None]).abs() >= HOLE / 2
-        return (beside | above).to(images)
+        return machine.carried(beside | above, to=images)
 
 
 def _each(values: Tensor, images: Tensor) -> Tensor:
     """One value per image, (N, 1, 1, 1), where the images are."""
-    return values.to(images)[:, None, None, None]
+    return machine.carried(values, to=images)[:, None, None, None]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medgan import runs
+from medgan import machine, runs
 from medgan.config import to_json
 from medgan.data.dataset import Dataset
 from medgan.data.sheet import contact_sheet
@@ -228,7 +228,7 @@ class _Run:
         config, share = self.config, self.config.batch // self.ranks.count
         draws = torch.Generator().manual_seed(states.draw_seed(config.seed, self.state.nimg, len(PHASES) + PHASES.index(phase)))
         z = torch.randn(config.batch, config.latent, generator=draws)
-        return z[self.ranks.rank * share :][:share].to(self.state.pl_mean.device)
+        return machine.carried(z[self.ranks.rank * share :][:share], to=self.state.pl_mean.device)
 
     def adjust_augmentation(self) -> None:
         """Move p by what the discriminator said of real images since the last time."""

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medgan import machine
+
 Images = Callable[[Tensor], Tensor]
 
 
@@ -29,7 +31,7 @@ def mixed_styles(G: nn.Module, z: Tensor, c: Tensor | None, *, probability: floa
     if probability > 0:
         cutoff = int(torch.randint(1, ws.shape[1], []))
         mixes = float(torch.rand([])) < probability
-        other = torch.randn(z.shape).to(z)
+        other = machine.carried(torch.randn(z.shape), to=z)
         if mixes:
             ws = torch.cat([ws[:, :cutoff], G.mapping(other, c)[:, cutoff:]], dim=1)  # type: ignore[operator]
     return ws
@@ -87,7 +89,7 @@ def path_length_penalty(
     if not ws.requires_grad:
         ws = ws.detach().requires_grad_(True)
     images = G.synthesis(ws, noise_mode=noise_mode)  # type: ignore[operator]
-    y = (torch.randn(images.shape).to(images) if noise is None else noise) / math.sqrt(images.shape[2] * images.shape[3])
+    y = (machine.carried(torch.randn(images.shape), to=images) if noise is None else noise) / math.sqrt(images.shape[2] * images.shape[3])
     (jacobian,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
     lengths = jacobian.square().sum(dim=2).mean(dim=1).sqrt()
     new_mean = pl_mean.lerp(lengths.mean(), decay)
