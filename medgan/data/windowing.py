@@ -20,6 +20,7 @@ from medgan.errors import DataError
 # Percentiles of a CT with 500 slices of 512 px: sorting 1e8 voxels takes 10 s, every 32nd of them 0.3 s.
 MOST_VOXELS = 4_000_000
 BINS = 512
+RANGE = (0.001, 0.999)
 
 
 class Grey(Protocol):
@@ -179,14 +180,17 @@ def foreground(values: Tensor) -> Tensor:
     """The values of a volume without the air around the patient.
 
     Air is the most frequent of `BINS` levels where that lies below the mean and in the lowest twentieth of the range, as in MR with
-    air or a blanked background around the patient; what is lower goes with it (interpolation around a blanked skull gives a few negative values). Taking the lowest
-    value alone for air would leave four fifths zeros in a skull-stripped brain, and the brain white. Where the most frequent level
-    is tissue, only the lowest value goes.
+    air or a blanked background around the patient; what is lower goes with it. Taking the lowest value alone for air would leave
+    four fifths zeros in a skull-stripped brain, and the brain white. Where the most frequent level is tissue, only the lowest value
+    goes. The range leaves out a thousandth at either end: interpolation around a blanked skull undershoots in a few voxels, in a
+    BraTS scan by 8 % of the whole range, which would lift the zeros out of its lowest twentieth.
     """
     sample = values[:: -(-len(values) // MOST_VOXELS)].double()
-    low, high = float(sample.min()), float(sample.max())
-    if not high > low:
+    if not sample.max() > sample.min():
         return values[:0]
+    low, high = map(float, torch.quantile(sample, torch.tensor(RANGE, dtype=torch.double)))
+    if not high > low:
+        low, high = float(sample.min()), float(sample.max())
     counts = torch.histc(sample, BINS, low, high)
     edge = low + (int(counts.argmax()) + 1) * (high - low) / BINS
     is_air = edge <= float(sample.mean()) and edge - low <= (high - low) / 20

@@ -6,10 +6,12 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+import torch
 from PIL import Image
 
 from medgan.data.dataset import open_dataset
 from medgan.data.prepare import PrepareConfig, prepare
+from medgan.data.windowing import PercentileWindow
 from tests.data.test_prepare import manifest
 
 
@@ -184,3 +186,13 @@ def test_the_phases_of_the_cine_are_those_of_its_nifti_twin(scans):
             voxels[:3, 3]
         ).astype(int)
         np.testing.assert_array_equal(ours.values.numpy()[tuple(np.moveaxis(index, -1, 0))], twin)
+
+
+@pytest.mark.parametrize("modality", ["flair", "t1", "t1c", "t2"])
+def test_a_skull_stripped_brain_takes_its_window_from_the_brain(scans, modality):
+    """Negative voxels of interpolation reach 8 % of the range below the zeros; numpy's percentiles of what is above zero decide."""
+    volume = np.asarray(nibabel.load(scans / "mr_brain_4mod" / f"TCGA-FG-6692_{modality}.nii.gz").dataobj, np.float32)
+    window = PercentileWindow(0.5, 99.5).fit(torch.from_numpy(volume))
+    ends = (window.level - window.width / 2, window.level + window.width / 2)
+    # Every third voxel is asked for the percentiles.
+    assert ends == pytest.approx(np.percentile(volume[volume > 0], [0.5, 99.5]), abs=1)

@@ -92,6 +92,15 @@ def test_the_air_of_a_skull_stripped_brain_is_no_foreground():
     assert window(torch.tensor([0.0, -7.0])).tolist() == [0.0, 0.0]
 
 
+def test_a_few_undershoots_around_a_blanked_skull_do_not_make_the_brain_white():
+    """As in BraTS: 80 % zeros, 1,000 to 1,999 in the brain, and a few interpolated values down to -8 % of the range."""
+    brain = torch.linspace(1000, 1999, 20_000)
+    volume = torch.cat([torch.zeros(79_950), torch.linspace(-160, -1, 50), brain])
+    window = PercentileWindow(0.5, 99.5).fit(volume)
+    low, high = np.percentile(brain.numpy(), [0.5, 99.5])
+    assert (window.level - window.width / 2, window.level + window.width / 2) == pytest.approx((low, high), abs=0.01)
+
+
 def test_air_with_noise_does_not_shift_the_upper_end():
     draw = np.random.default_rng(0)
     air = np.abs(draw.normal(0, 6, 60_000))
