@@ -16,7 +16,7 @@ from medgan.data.masks import LabelMap, label_map
 from medgan.data.pictures import find_pictures
 from medgan.data.quality import OTHER_CLASS
 from medgan.data.recipe import Recipe
-from medgan.data.scans import Excluded, Found, Place, Scan, Volume, content_identity, find_scans, name_matches, volume_scan, walk
+from medgan.data.scans import NAMELESS, Excluded, Found, Place, Scan, Volume, content_identity, find_scans, name_matches, volume_scan, walk
 from medgan.data.stacks import find_stacks, is_idx
 from medgan.errors import DataError
 
@@ -163,7 +163,7 @@ def _volumes(
 def _frame(volume: Volume, found: Found, number: int, label: str = "") -> Scan:
     scan = volume_scan(volume, found.patients, frame=number)
     # The volumes of a file without any label are still of one patient.
-    return replace(scan, patient=scan.patient or f"file {content_identity(volume.path)}", label=label)
+    return replace(scan, patient=scan.patient or f"{NAMELESS}{content_identity(volume.path)}", label=label)
 
 
 def _ed_es(

@@ -234,7 +234,7 @@ def _keep_other(out: Path, recipe: Recipe) -> None:
 def _ordered(pieces: list[Piece], excluded: list[Excluded]) -> list[Piece]:
     """Scans in the order of the dataset: patient by patient, both by content; those that failed are excluded."""
     from medgan.data.choose import identity_of_scan
-    from medgan.data.scans import Excluded
+    from medgan.data.scans import NAMELESS, Excluded
 
     good = []
     for piece in pieces:
@@ -243,7 +243,7 @@ def _ordered(pieces: list[Piece], excluded: list[Excluded]) -> list[Piece]:
         if piece.outcome.fault:
             excluded.append(Excluded(level="scan", identity=identity, reason=piece.outcome.fault, count=piece.scan.shape[2]))
             continue
-        piece.patient = piece.scan.patient or f"content {piece.outcome.content}"
+        piece.patient = piece.scan.patient or f"{NAMELESS}{piece.outcome.content}"
         good.append(piece)
     contents: dict[str, list[str]] = defaultdict(list)
     for piece in good:

@@ -17,7 +17,7 @@ from medgan.data.dataset import COLUMNS, csv_text, identity_of, image_name, open
 from medgan.data.geometry import MOST_UPSAMPLING
 from medgan.data.pseudonyms import Pseudonyms
 from medgan.data.recipe import Recipe
-from medgan.data.scans import Excluded, Scan
+from medgan.data.scans import NAMELESS, Excluded, Scan
 from medgan.data.slices import PERCENTILES, Outcome
 from medgan.data.splits import held_out_patients
 from medgan.errors import DataError, DiskError
@@ -226,6 +226,9 @@ class Results:
             many.append(paper_note(self.recipe))
         if self.recipe.paper_images and 2 * (images + held_out) >= self.recipe.paper_images and not self.recipe.only_class:
             many.append(f"{images + held_out:,} images kept, the paper has {self.recipe.paper_images:,}")
+        nameless = sum(piece.patient.startswith(NAMELESS) for piece in self.pieces if piece.scan.kind != "stack")
+        if nameless > 1:
+            many.append(f"{nameless} files name no patient, each counts as one: put those of one patient into a folder of their own")
         if self.note:
             many.append(self.note)
         if images < FEWEST_SLICES_ADVISED:

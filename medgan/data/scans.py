@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ SKIPPED_FOLDERS = ("SNAPSHOTS", "__MACOSX")
 XNAT_LEVELS = ("SCANS", "RESOURCES", "ASSESSORS")
 XNAT_RESOURCES = ("DICOM", "NIFTI", "NIFTI_RAW", "NII", "NRRD", "MHD", "SECONDARY", "SEG", "RTSTRUCT", "MASK", "MASKS")
 
+# How a patient is called of whom neither header nor folder nor name says anything; the content follows.
+NAMELESS = "content "
+
 
 @dataclass(frozen=True)
 class Place:
@@ -56,13 +60,19 @@ class Place:
     def _level(self) -> int | None:
         return next((i for i, part in enumerate(self.folders) if part.upper() in XNAT_LEVELS), None)
 
+    def _entity(self, key: str, *, of_name: bool = True) -> str:
+        """A BIDS entity, `sub-01`: of a folder, else of the file's name (`sub-01_ses-2_T1w.nii.gz`), as flat copies of a BIDS set have it."""
+        folder = next((part for part in self.folders if part.startswith(f"{key}-")), "")
+        hit = re.search(rf"(?:^|_)({key}-[A-Za-z0-9]+)_", self.name) if of_name and not folder else None
+        return hit[1] if hit else folder
+
     @property
     def patient(self) -> str:
-        """BIDS `sub-`, else XNAT's session or the top folder; "" for a file of the top level, or below a resource of one scan."""
-        for part in self.folders:
-            if part.startswith("sub-"):
-                return part
+        """BIDS `sub-`, else XNAT's session or the top folder; "" for other files of the top level, or below a resource of one scan."""
         level = self._level()
+        # Names of files may be a site's own in XNAT; a session's name holds for all that lies in it.
+        if subject := self._entity("sub", of_name=level is None):
+            return subject
         if level is not None:
             return self.folders[level - 1] if level else "(session)"
         if not self.folders:
@@ -72,7 +82,7 @@ class Place:
     @property
     def session(self) -> str:
         """Patient and, where folders tell, session: BIDS `ses-`, else XNAT's session."""
-        ses = next((part for part in self.folders if part.startswith("ses-")), "")
+        ses = self._entity("ses")
         return f"{self.patient}/{ses}" if ses else self.patient
 
 
@@ -335,6 +345,7 @@ def volume_scan(volume: Volume, patients: Mapping[str, str] | None = None, *, fr
             count twice and could land on both sides of the split.
     """
     who = volume.place.patient
+    top = volume.place.folders[0] if volume.place.folders else ""
     notes = () if volume.placed else ("the header does not say how the scan lies: orientation assumed",)
     x, y, z = (*volume.shape, 1, 1)[:3]
     return Scan(
@@ -342,7 +353,8 @@ def volume_scan(volume: Volume, patients: Mapping[str, str] | None = None, *, fr
         dicom=False,
         place=volume.place,
         modality="",
-        patient=(patients or {}).get(who, who),
+        # Beside DICOM files the folder's patient holds, whatever the file is called.
+        patient=(patients or {}).get(who, (patients or {}).get(top, who)),
         session=volume.place.session,
         series="",
         shape=(x, y, z),

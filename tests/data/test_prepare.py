@@ -164,6 +164,18 @@ def test_no_patient_is_on_both_sides(tmp_path):
     assert not (tmp_path / "out.held-out.zip").exists()
 
 
+def test_flat_files_are_patients_by_their_bids_names_and_warned_of_without(tmp_path):
+    for i in range(3):
+        ct_nifti(tmp_path / "bids", f"sub-{i // 2}_run-{i}_ct.nii.gz", shift=i, mask="")
+        ct_nifti(tmp_path / "flat", f"scan{i}.nii.gz", shift=i, mask="")
+    bids = prepare(small(mask_label=-1), tmp_path / "bids", tmp_path / "bids.zip")
+    flat = prepare(small(mask_label=-1), tmp_path / "flat", tmp_path / "flat.zip")
+    assert (bids["patients"], flat["patients"]) == (2, 3)
+    warned = [any("name no patient" in text for text in summary["warnings"]) for summary in (bids, flat)]
+    assert warned == [False, True]
+    assert any(text.startswith("3 files name no patient, each counts as one") for text in flat["warnings"])
+
+
 def test_dicom_and_nifti_of_one_xnat_session_are_one_patient(tmp_path, key):
     for i in range(11):
         hu, _ = body(shift=i)

@@ -51,11 +51,24 @@ def test_volumes_beside_dicom_files_of_one_patient_are_of_that_patient(tmp_path)
         (("sub-01", "ses-2", "anat", "a.nii"), "sub-01"),
         (("data", "sub-01", "a.nii"), "sub-01"),
         (("patient001", "a.nii"), "patient001"),
+        (("sub-01_ses-2_T1w.nii.gz",), "sub-01"),
+        (("T1", "sub-01_T1w.nii.gz"), "sub-01"),
+        (("S1", "SCANS", "2", "NIFTI", "sub-01_T1w.nii.gz"), "S1"),
+        (("submandibular_sub-.nii",), ""),
         (("a.nii",), ""),
     ],
 )
 def test_whose_a_file_is(parts, patient):
     assert Place(parts).patient == patient
+
+
+def test_a_volume_with_a_bids_name_beside_dicom_files_is_of_their_patient(tmp_path):
+    hu, _ = body()
+    ct_series(tmp_path / "case" / "dicom", hu, PatientID="PID1")
+    ct_nifti(tmp_path / "case", mask="").rename(tmp_path / "case" / "sub-01_ct.nii.gz")
+    found = find_scans(walk(tmp_path))
+    assert [scan.patient for scan in found.scans] == ["PID1"]
+    assert [volume_scan(volume, found.patients).patient for volume in found.volumes] == ["PID1"]
 
 
 def test_empty_series_uids_are_grouped_by_folder_and_geometry(tmp_path):
