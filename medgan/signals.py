@@ -41,6 +41,27 @@ def on_stop(act: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Stop(BaseException):
+    """A stop on its way to the edge of an `unmistakable` block."""
+
+
+@contextmanager
+def unmistakable() -> Iterator[None]:
+    """As `preemptible`, for code that answers whatever a broken file makes a library raise: inside, the stop is no Exception.
+
+    Otherwise the scan or picture at hand when the signal came would be listed as broken, and the work would go on without it.
+    """
+
+    def stop() -> None:
+        raise _Stop
+
+    try:
+        with on_stop(stop):
+            yield
+    except _Stop:
+        raise Preempted("told to stop; what is done is kept", fix="the same command goes on") from None
+
+
 @contextmanager
 def preemptible() -> Iterator[None]:
     """End the block with Preempted, wherever it is, when a stop is asked for. What stands in the block may take over with `stop_asked`.

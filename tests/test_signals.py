@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from medgan.errors import Preempted
-from medgan.signals import REQUEST, STOPS, preemptible, stop_asked
+from medgan.signals import REQUEST, STOPS, preemptible, stop_asked, unmistakable
 
 
 @pytest.mark.parametrize("number", STOPS)
@@ -17,6 +17,21 @@ def test_a_signal_ends_a_preemptible_block(number):
     with pytest.raises(Preempted), preemptible():
         signal.raise_signal(number)
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_stop_is_not_taken_for_a_broken_file(number):
+    def read_what_may_be_broken():
+        try:
+            signal.raise_signal(number)
+        except Exception:
+            return "unreadable"
+        return "read"
+
+    with preemptible():
+        assert read_what_may_be_broken() == "unreadable"
+        with pytest.raises(Preempted), unmistakable():
+            read_what_may_be_broken()
 
 
 def test_a_loop_that_asks_takes_over_and_gives_back():

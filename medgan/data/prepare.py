@@ -22,6 +22,7 @@ from medgan.data.spool import work_folder
 from medgan.errors import ConfigError, DataError, InputError, OutputError
 from medgan.progress import Step, nothing
 from medgan.runs import check_writable, utc_now
+from medgan.signals import unmistakable
 
 if TYPE_CHECKING:
     from medgan.data.masks import LabelMap, Match
@@ -136,6 +137,7 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
         DataError: No image is left; the message says why.
         OutputError: OUT cannot be written, holds something else, or another process is writing it.
         DiskError: The disk is full.
+        Preempted: SIGTERM or SIGUSR1 came.
     """
     started = utc_now()
     if out.suffix != ".zip":
@@ -155,7 +157,7 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
     files = walk(source, [out, info, held_out_zip])
     check_writable(out.parent, "OUT's folder")
     zipped: list[Excluded] = []
-    with work_folder(out) as folder, unpacked(files, folder / "unpacked", zipped) as files:
+    with unmistakable(), work_folder(out) as folder, unpacked(files, folder / "unpacked", zipped) as files:
         found = find_scans(files, allow_burned_in=config.allow_burned_in)
         found.excluded += zipped
         scans, masks = choose(files, found, recipe, config.masks, held_out=config.held_out > 0)
