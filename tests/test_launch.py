@@ -189,6 +189,6 @@ def test_metrics_over_two_ranks_are_those_of_one(tmp_path):
     launch("tests.metrics.shared_evaluation", [str(tmp_path / "two.json")], processes=2)
     launch("tests.metrics.shared_evaluation", [str(tmp_path / "one.json")], processes=1)
     one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
-    assert one.keys() == two.keys() == {"fid", "kid", "recall_inception", "ms_ssim", "cosine_pixels", "fid from a cache"}
+    assert one.keys() == two.keys() == {"fid", "kid", "recall_inception", "ms_ssim", "cosine_pixels", "ppl2_wend", "fid from a cache"}
     for name, value in one.items():
         assert two[name] == pytest.approx(value, rel=1e-9), name

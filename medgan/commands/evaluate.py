@@ -15,6 +15,7 @@ from medgan.metrics.evaluate import EvaluateConfig
 if TYPE_CHECKING:
     from medgan.data.dataset import Dataset
     from medgan.metrics.evaluate import Sampler
+    from medgan.metrics.path_length import Walk
 
 # A readable path is not asked for here: click's own error would show it, and a path may name a patient.
 PATH = click.Path(path_type=Path, readable=False)
@@ -86,26 +87,29 @@ def evaluate(
         seed=config.seed,
         settings=config.of_metrics(),
     )
+    evaluator.check_generator(bundle is not None)
     real_images = open_dataset(real, any_size=True)
     fake_images = open_dataset(fake, any_size=True) if fake is not None else None
-    sample = bundle_sampler(bundle, config, real_images) if bundle is not None else None
+    sample, walk = bundle_sampler(bundle, config, real_images) if bundle is not None else (None, None)
     with bar("real features") as step:
         evaluator.reference(real_images, step=step)
     with bar("synthetic features") as step:
-        result = evaluator.evaluate(fake_images, sample=sample, n_fake=config.n_fake, step=step)
+        result = evaluator.evaluate(fake_images, sample=sample, walk=walk, n_fake=config.n_fake, step=step)
     if out is not None:
         write_json(out, result)
     return result
 
 
-def bundle_sampler(bundle: Path, config: EvaluateConfig, real: Dataset) -> Sampler:
-    """The images of a bundle's generator by number, from seed `config.seed` on, with classes as frequent as in the real set."""
+def bundle_sampler(bundle: Path, config: EvaluateConfig, real: Dataset) -> tuple[Sampler, Walk]:
+    """The images of a bundle's generator by number, and its pairs of near ones, from seed `config.seed` on, with classes as frequent as in the real set."""
     from medgan import machine
     from medgan.commands.train import labels_for
     from medgan.networks.bundle import read_bundle
     from medgan.sampling.generate import numbered
+    from medgan.sampling.steps import stepped
 
     device = machine.device()
     machine.set_precision("fp32")
     G = read_bundle(bundle)[0].to(device)
-    return numbered(G, config.seed, device=device, labels=labels_for(G, real))
+    labels = labels_for(G, real)
+    return numbered(G, config.seed, device=device, labels=labels), stepped(G, config.seed, device=device, labels=labels)

@@ -220,12 +220,15 @@ def _evaluate(config: TrainConfig, data: Dataset, run: Path, evaluator: Evaluato
     from medgan.networks.bundle import read_bundle
     from medgan.progress import bar
     from medgan.sampling.generate import numbered
+    from medgan.sampling.steps import stepped
 
     device = machine.device()
     G, _ = read_bundle(run / runs.BUNDLE)
-    draw = numbered(G.to(device), REPORT_SEED, device=device, labels=labels_for(G, data))
+    labels = labels_for(G, data)
+    draw = numbered(G.to(device), REPORT_SEED, device=device, labels=labels)
+    walk = stepped(G, REPORT_SEED, device=device, labels=labels)
     with bar("measuring") as step:
-        result = {**evaluator.evaluate(sample=draw, n_fake=config.metric_images, step=step), "seed": REPORT_SEED}
+        result = {**evaluator.evaluate(sample=draw, walk=walk, n_fake=config.metric_images, step=step), "seed": REPORT_SEED}
     runs.write_json(run / runs.METRICS, result)
     name, entry = next(iter(result["metrics"].items()))
     return {name: f"{entry['value']:.4g}", "n_fake": str(result["n_fake"])}

@@ -263,6 +263,7 @@ def _train(
     from medgan import machine, runs
     from medgan.progress import bar, hushed, nothing, watch
     from medgan.sampling.generate import numbered
+    from medgan.sampling.steps import stepped
     from medgan.training.disk import check_room, need_of
     from medgan.training.loop import train
 
@@ -314,8 +315,10 @@ def _train(
 
     def measure(G_ema: nn.Module) -> Mapping[str, Any] | None:
         assert evaluator
-        draw = numbered(G_ema, SELECTION_SEED, device=device, labels=labels_for(G_ema, data))
-        measured = evaluator.evaluate(sample=draw, n_fake=config.metric_images, step=stoppable())
+        labels = labels_for(G_ema, data)
+        draw = numbered(G_ema, SELECTION_SEED, device=device, labels=labels)
+        walk = stepped(G_ema, SELECTION_SEED, device=device, labels=labels)
+        measured = evaluator.evaluate(sample=draw, walk=walk, n_fake=config.metric_images, step=stoppable())
         return {**measured, "seed": SELECTION_SEED} if measured else None
 
     with watch("training", out / runs.LOG) if ranks.speaks else hushed("training") as on_tick:

@@ -16,6 +16,7 @@ METRICS = Registry(
         "cosine_pixels": "medgan.metrics.cosine:CosinePixels",
         "cosine_inception": "medgan.metrics.cosine:CosineInception",
         "ssim_nearest": "medgan.metrics.ssim:NearestSSIM",
+        "ppl2_wend": "medgan.metrics.path_length:PPL2WEnd",
         "lpips_alexnet": "medgan.metrics.lpips:LPIPSAlexNet",
         "lpips_vgg16": "medgan.metrics.lpips:LPIPSVGG16",
     },

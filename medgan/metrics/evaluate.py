@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +17,13 @@ from medgan.config import setting
 from medgan.errors import ConfigError, DataError
 from medgan.metrics import EXTRACTORS, METRICS
 from medgan.metrics.features import Array, Collector, Extractor, Features, Images, cache_path, load, save
-from medgan.metrics.metric import Metric
+from medgan.metrics.metric import Metric, Result
 from medgan.metrics.pictures import Pictures, class_numbers, drawn
 from medgan.progress import Step, nothing
 from medgan.ranks import Ranks
+
+if TYPE_CHECKING:
+    from medgan.metrics.path_length import Walk
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ class EvaluateConfig:
     metrics: tuple[str, ...] = setting(
         ("fid", "kid"),
         "what to compute, separated by commas: fid, fid50k_full, kid, precision_inception, recall_inception, density_inception, coverage_inception, "
-        "ms_ssim, cosine_pixels, cosine_inception, ssim_nearest, lpips_alexnet, lpips_vgg16",
+        "ms_ssim, cosine_pixels, cosine_inception, ssim_nearest, lpips_alexnet, lpips_vgg16, ppl2_wend (with --bundle)",
     )
     extractor: str = setting("inception-2015-12-05", "network whose features are compared")
     resize: str = setting("tf1", "how images reach the extractor's size", choices=("tf1", "pytorch-fid"))
@@ -116,7 +119,7 @@ class Evaluator:
                 raise ConfigError(
                     f"{name} is defined with --resize {metric.resize}", fix=f"--resize {metric.resize}, or --metrics {metric.instead}"
                 )
-            if metric.needs not in ("moments", "features", "images"):
+            if metric.needs not in ("moments", "features", "images", "generator"):
                 raise ConfigError(f"{name} needs {metric.needs}, which `medgan evaluate` cannot bring", fix="another --metrics")
         for metric in self.metrics.values():
             if prepare := getattr(metric, "prepare", None):
@@ -160,14 +163,32 @@ class Evaluator:
                     log.warning("features of the real set were not kept for next time: %s", error.strerror)
         self._real = features
 
+    def check_generator(self, there: bool) -> None:
+        """Refuse metrics of a generator where there is none.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if not there and (names := [name for name, metric in self.metrics.items() if metric.needs == "generator"]):
+            raise ConfigError(
+                f"{names[0]} looks at a generator, not at its images", fix="--bundle instead of --fake, or --metrics without it"
+            )
+
     def evaluate(
-        self, fake: Images | None = None, *, sample: Sampler | None = None, n_fake: int = 50_000, step: Step = nothing
+        self,
+        fake: Images | None = None,
+        *,
+        sample: Sampler | None = None,
+        walk: Walk | None = None,
+        n_fake: int = 50_000,
+        step: Step = nothing,
     ) -> dict[str, Any]:
         """Every metric of synthetic images against the reference.
 
         Args:
             fake: A set of images, or
             sample: a function that makes them.
+            walk: A function that makes pairs of near images, for metrics of a generator.
             n_fake: How many to use; a set that holds fewer is used whole.
             step: Called with images done and images in all.
 
@@ -177,7 +198,9 @@ class Evaluator:
 
         Raises:
             DataError: The sets differ in size or channels, or are too small for a metric.
+            ConfigError: A metric needs a generator, and there is none.
         """
+        self.check_generator(walk is not None)
         assert self._shape, "call reference() first"
         assert (fake is None) != (sample is None), "give a set or a function"
         started = time.monotonic()
@@ -185,7 +208,8 @@ class Evaluator:
             count = min(n_fake, len(fake))
         else:
             # A generator's images are alike in any order: where no features are wanted, only those that are looked at are made.
-            count = n_fake if self.extractor else len(drawn(n_fake, 2 * self.pairs, self._shape, seed=self.seed))
+            looked_at = len(drawn(n_fake, 2 * self.pairs, self._shape, seed=self.seed)) if self._needs("images") else 0
+            count = n_fake if self.extractor else looked_at
         numbers = drawn(count, 2 * self.pairs, self._shape, seed=self.seed) if self._needs("images") else np.arange(0)
         if fake is not None and self.extractor is None:
             features, pictures = None, self._pictures(fake, numbers) if self.ranks.speaks else None
@@ -193,6 +217,10 @@ class Evaluator:
             draw = sample or (lambda first, some: fake.images(range(first, first + some)))  # type: ignore[union-attr]
             features, images = self._collect(lambda numbers: draw(numbers.start, len(numbers)), count, step, keep=numbers)
             pictures = Pictures(images, numbers, class_numbers(fake, numbers) if fake is not None else None)
+        made: dict[str, Result] = {}
+        for name, metric in self.metrics.items():
+            if metric.needs == "generator":
+                made[name] = metric(walk=walk, count=n_fake, ranks=self.ranks, step=step)  # type: ignore[call-arg]
         if not self.ranks.speaks:
             return {}
         result = compare(
@@ -201,7 +229,8 @@ class Evaluator:
             fake=features,
             seed=self.seed,
             pictures=(self._real_pictures, pictures),
-            counts=(self._n_real, count),
+            counts=(self._n_real, count or n_fake),
+            made=made,
         )
         about = self.extractor
         return {
@@ -282,6 +311,7 @@ def compare(
     seed: int,
     pictures: tuple[Pictures | None, Pictures | None] = (None, None),
     counts: tuple[int, int] = (0, 0),
+    made: Mapping[str, Result] = {},
 ) -> dict[str, Any]:
     """Metrics of two sets, each under the name it has a right to, and what a reader must know about them.
 
@@ -291,6 +321,7 @@ def compare(
         fake: Of the synthetic set.
         seed: Of a metric that stands in for another.
         pictures: Images of the real and of the synthetic set, for metrics that need them.
+        made: Results of metrics of a generator.
         counts: How many images either set has; its features' count where there are features.
     """
     n_real, n_fake = (features.count if features else count for features, count in zip((real, fake), counts, strict=True))
@@ -308,7 +339,7 @@ def compare(
             )
         if name not in values:
             one, other = pictures if metric.needs == "images" else (real, fake)
-            values[name] = {**metric(real=one, fake=other), "higher_is_better": metric.higher_is_better}
+            values[name] = {**(made[name] if name in made else metric(real=one, fake=other)), "higher_is_better": metric.higher_is_better}
     if real and min(n_real, n_fake) < real.dim:
         text = (
             f"{n_real} real and {n_fake} synthetic images are so few that FID is a smoke figure: below {real.dim}, the width of the "

@@ -13,7 +13,7 @@ class Metric(Protocol):
 
     Attributes:
         needs: What evaluation must bring: `moments` (`Features`; mean and covariance are enough), `features` (`Features` with every row) or
-            `images` (`Pictures`, some images of either set).
+            `images` (`Pictures`, some images of either set). One that needs a `generator` is called otherwise: see `PPL2WEnd`.
         higher_is_better: Which way is up.
         extractor: The features the name stands for; empty where any will do.
         resize: The resize rule the name stands for; empty where any will do.

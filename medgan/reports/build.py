@@ -36,6 +36,7 @@ MEANINGS = {
     "cosine_inception": "How far apart two synthetic images are (cosine distance of Inception features). Should be near the real images' own figure.",
     "lpips_alexnet": "How far apart two synthetic images look (LPIPS on AlexNet). Should be near the real images' own figure.",
     "lpips_vgg16": "How far apart two synthetic images look (LPIPS on VGG16). Should be near the real images' own figure.",
+    "ppl2_wend": "Perceptual path length: how abruptly images change with their latents. Lower is smoother; it knows no real images.",
     "ssim_nearest": "SSIM of synthetic images with the nearest real one. Far above the real images' own figure, it says that images are repeated.",
     "coverage_inception": "Share of real images with a synthetic one near by. Higher is better, 1 is the most.",
 }

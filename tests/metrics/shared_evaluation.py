@@ -9,6 +9,7 @@ from pathlib import Path
 from medgan.metrics.evaluate import Evaluator
 from medgan.ranks import joined
 from tests.metrics.phantoms import ImageSet, waves
+from tests.metrics.test_path_length import walk
 
 
 def main(out: Path) -> None:
@@ -17,13 +18,13 @@ def main(out: Path) -> None:
         values = {}
         for metrics, name in (
             (("fid", "kid", "recall_inception", "ms_ssim"), ""),
-            (("cosine_pixels",), ""),
+            (("cosine_pixels", "ppl2_wend"), ""),
             (("fid",), "fid from a cache"),
         ):
             # Three images at a time: the last turn leaves one rank without work.
             evaluator = Evaluator(metrics, cache=out.with_suffix(".cache"), batch=3, ranks=ranks)
             evaluator.reference(real)
-            result = evaluator.evaluate(sample=lambda start, count: fake[start : start + count], n_fake=len(fake))
+            result = evaluator.evaluate(sample=lambda start, count: fake[start : start + count], walk=walk, n_fake=len(fake))
             if ranks.speaks:
                 values |= {name or key: entry["value"] for key, entry in result["metrics"].items()}
             else:
