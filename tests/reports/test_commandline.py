@@ -28,5 +28,5 @@ def test_files_that_were_given_are_asked_for_without_their_names():
 
 
 def test_an_option_goes_by_the_name_of_its_flag():
-    settings = PrepareConfig(only_class="normal", derived=True).shown()
+    settings = PrepareConfig(recipe="pneumonia-mnist", only_class="normal", derived=True).shown()
     assert command_line("medgan x", settings, ("only_class", "derived"), PrepareConfig()) == "medgan x --class normal --derived"
