@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from medgan import runs
+from medgan.cli import main
 from medgan.launch import launch
 from tests.metrics.pretrained import inception
 from tests.toy import discs
@@ -37,6 +39,13 @@ def _environment() -> dict[str, str]:
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=180, cwd=ROOT, check=False)
+
+
+def _alone(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same command on one rank, in this process."""
+    monkeypatch.setenv("MEDGAN_DEVICE", "cpu")
+    done = CliRunner().invoke(main, [*command[3:], "--gpus", "1"])
+    assert done.exit_code == 0, done.stderr
 
 
 def _state(folder: Path) -> dict:
@@ -108,14 +117,14 @@ def test_two_ranks_train_as_one_with_two_rounds(whole):
             assert rows[1][quantity]["mean"] == pytest.approx(rows[0][quantity]["mean"], rel=1e-3)
 
 
-def test_a_state_goes_on_with_another_number_of_ranks(whole):
-    done = _run(_command(whole, "two", "--gpus", "1", "--kimg", "0.064"))
-    assert done.returncode == 0, done.stderr
+def test_a_state_goes_on_with_another_number_of_ranks(whole, monkeypatch):
+    _alone(_command(whole, "two", "--kimg", "0.064"), monkeypatch)
     assert _state(whole / "two")["counters"]["nimg"] == 64
 
 
-def test_sigterm_saves_one_state_from_which_the_same_command_goes_on(tmp_path):
-    done, seconds = _interrupted(tmp_path, "run", lambda process: process.send_signal(signal.SIGTERM))
+def test_a_signal_to_any_rank_saves_one_state_from_which_the_same_command_goes_on(tmp_path):
+    """SIGTERM to the command itself while it trains: tests/plugin/test_job.py."""
+    done, seconds = _interrupted(tmp_path, "run", lambda process: os.kill(_ranks_of(process.pid)[1], signal.SIGUSR1))
     assert done.returncode == 75, done.stderr
     assert seconds < 60
     answer = json.loads(done.stdout)
@@ -141,14 +150,7 @@ def test_a_stop_while_the_ranks_are_being_started_is_not_lost(tmp_path):
     assert "ERROR" not in done.stderr
 
 
-def test_sigusr1_to_any_rank_stops_all(tmp_path):
-    done, seconds = _interrupted(tmp_path, "run", lambda process: os.kill(_ranks_of(process.pid)[1], signal.SIGUSR1))
-    assert done.returncode == 75, done.stderr
-    assert json.loads(done.stdout)["status"] == "preempted"
-    assert seconds < 60
-
-
-def test_a_killed_rank_stops_the_others_with_one_line(tmp_path):
+def test_a_killed_rank_stops_the_others_with_one_line(tmp_path, monkeypatch):
     done, seconds = _interrupted(tmp_path, "run", lambda process: os.kill(_ranks_of(process.pid)[1], signal.SIGKILL))
     assert seconds < 60
     assert done.returncode == 71
@@ -157,7 +159,7 @@ def test_a_killed_rank_stops_the_others_with_one_line(tmp_path):
     assert errors == [done.stderr.splitlines()[-1]]
     assert errors[0].startswith("ERROR E_RANK rank 1 was killed by SIGKILL; the others were stopped")
     saved = _state(tmp_path / "run")["counters"]["nimg"]
-    assert _run(_command(tmp_path, "run", "--gpus", "2", "--kimg", f"{(saved + 8) / 1000}")).returncode == 0
+    _alone(_command(tmp_path, "run", "--kimg", f"{(saved + 8) / 1000}"), monkeypatch)
 
 
 def test_a_problem_of_a_rank_keeps_its_line_and_code(whole):

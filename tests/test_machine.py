@@ -40,6 +40,7 @@ def test_what_is_carried_keeps_its_values_and_takes_the_type_of_a_tensor():
     assert carried(matrices, to=torch.device("cpu")).dtype == torch.float64
 
 
+@pytest.mark.gpu
 def test_a_gpu_is_not_waited_for_while_something_is_carried_to_it():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
