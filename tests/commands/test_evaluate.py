@@ -127,6 +127,43 @@ def test_sets_of_other_size_are_exit_65(tmp_path, own_cache):
     assert not (tmp_path / "metrics.json").exists()
 
 
+PIXELS = "ms_ssim,cosine_pixels,ssim_nearest"
+
+
+def test_pixels_are_compared_with_their_settings(tmp_path):
+    real, fake = folder_of(tmp_path / "real", waves(6, size=28)), folder_of(tmp_path / "fake", waves(8, size=28, first=50))
+    words = ("--metrics", PIXELS, "--picture-size", "176", "--pairs", "2", "--cosine-pairs", "disjoint", "--center")
+    done = evaluate("--real", real, "--fake", fake, *words)
+    assert done.exit_code == 0, done.stderr
+    metrics = json.loads(done.stdout)["metrics"]
+    assert (metrics["ms_ssim"]["scales"], metrics["ms_ssim"]["pairs"]) == (5, 2)
+    assert (metrics["cosine_pixels"]["pairing"], metrics["cosine_pixels"]["centred"]) == ("disjoint", "yes")
+    assert metrics["ssim_nearest"]["images"] == 2
+
+
+@pytest.mark.parametrize("which", ["real", "fake"])
+def test_a_corrupt_image_is_exit_65_without_its_path(tmp_path, which):
+    sets = {name: folder_of(tmp_path / name, waves(4, size=32, first=k)) for name, k in (("real", 0), ("fake", 50))}
+    path = tmp_path / which / "002.png"
+    path.write_bytes(path.read_bytes()[:200])
+    done = evaluate("--real", sets["real"], "--fake", sets["fake"], "--metrics", PIXELS, "--out", str(tmp_path / "metrics.json"))
+    assert done.exit_code == 65
+    assert "ERROR E_DATA" in done.stderr
+    assert str(tmp_path) not in done.output
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_too_few_images_name_the_option(tmp_path):
+    real, fake = folder_of(tmp_path / "real", waves(4, size=32)), folder_of(tmp_path / "fake", waves(4, size=32, first=50))
+    done = evaluate("--real", real, "--fake", fake, "--metrics", "cosine_pixels", "--n-fake", "2", "--pairs", "1")
+    assert done.exit_code == 0, done.stderr
+    one = folder_of(tmp_path / "one", waves(1, size=32))
+    for metric in ("ms_ssim", "cosine_pixels"):
+        done = evaluate("--real", real, "--fake", one, "--metrics", metric)
+        assert done.exit_code == 65
+        assert "--n-fake" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
@@ -134,6 +171,8 @@ def test_sets_of_other_size_are_exit_65(tmp_path, own_cache):
         (["--fake", "."], 66, "--real names nothing"),
         (["--fake", ".", "--resize", "bicubic"], 2, "bicubic"),
         (["--fake", ".", "--n-fake", "1"], 2, "--n-fake 1"),
+        (["--fake", ".", "--pairs", "0"], 2, "--pairs 0"),
+        (["--fake", ".", "--cosine-pairs", "some"], 2, "some"),
     ],
 )
 def test_bad_options_touch_nothing(tmp_path, words, code, text):
@@ -153,6 +192,10 @@ def test_a_dry_run_prints_the_settings(tmp_path, monkeypatch):
         "n_fake": 777,
         "batch": 0,
         "seed": 0,
+        "pairs": 1000,
+        "picture_size": 0,
+        "cosine_pairs": "all",
+        "center": False,
     }
 
 
