@@ -22,6 +22,7 @@ COMMANDS = {
     "import": ("medgan.commands.import_network:command", "Turn an official NVIDIA network pickle into a bundle, safely."),
     "generate": ("medgan.commands.generate:command", "Draw synthetic images from a trained generator."),
     "evaluate": ("medgan.commands.evaluate:command", "Compare two sets of images: FID and others."),
+    "audit": ("medgan.commands.audit:command", "Privacy gate: are training images copied?"),
     "report": ("medgan.commands.report:command", "Write one HTML file from what a run folder holds."),
     "info": ("medgan.commands.info:command", "Versions, devices, recipes, metrics, weights present."),
     "weights": ("medgan.commands.weights:command", "List, fetch and verify pretrained files."),

@@ -36,6 +36,7 @@ PRETRAINED = "pretrained.json"
 DECODED = "decoded"
 SYNTHETIC = "synthetic"
 SNAPSHOTS = "snapshots"
+AUDIT = "audit"
 REPORT = "report.html"
 
 

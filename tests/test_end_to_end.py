@@ -85,6 +85,7 @@ def test_every_resource_is_filled(job):
         "synthetic/contact_sheet.png",
         "metrics/metrics.jsonl",
         "metrics/metrics.json",
+        "metrics/audit.json",
         "metrics/stats.jsonl",
         "metrics/curves.png",
         "model/bundle.zip",
@@ -108,6 +109,15 @@ def test_fid_is_a_number_with_its_warning(job):
     assert metrics["n_fake"] == 8
     assert "W_SMALL_N" in [w["code"] for w in metrics["warnings"]]
     assert metrics["extractor"]["name"] == "inception-2015-12-05"
+
+
+def test_what_is_given_back_was_audited_and_no_pair_left(job):
+    root = job[0]
+    found = json.loads((root / "output/metrics/audit.json").read_text())
+    assert (found["verdict"], found["n_fake"], found["n_train"]) == ("not calibrated", 6, len(open_dataset(root / "work/dataset.zip")))
+    assert json.loads((root / "output/report/status.json").read_text())["privacy"] == "not calibrated"
+    assert len(list((root / "work/run/audit/pairs").glob("*.png"))) == 6
+    assert not [path for path in (root / "output").rglob("*") if "pairs" in path.parts or path.name == "01.png"]
 
 
 def test_the_images_come_from_the_model(job):

@@ -16,7 +16,7 @@ from medgan.commands.generate import GenerateConfig
 from medgan.config import setting, to_json
 from medgan.data import RECIPES
 from medgan.data.prepare import PrepareConfig
-from medgan.errors import ConfigError
+from medgan.errors import ConfigError, PrivacyError
 from medgan.training.config import PRESETS, TrainConfig, preset
 
 if TYPE_CHECKING:
@@ -29,6 +29,14 @@ log = logging.getLogger(__name__)
 # Seeds of the images whose figure is reported: not those that chose the snapshot, not those that are given out.
 REPORT_SEED = 2_000_000_000
 PRESET = "preset"
+
+# What must not lie in the result folders when the gate refuses: images, whatever shows them, and networks.
+RELEASED = {
+    "report": ("report.html",),
+    "synthetic": ("synthetic.zip", "seed*.png", "manifest.csv", "contact_sheet.png"),
+    "model": ("bundle.zip", "MODEL_CARD.md", "SHA256SUMS"),
+    "checkpoint": ("state.pt", "config.json"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +79,12 @@ class JobConfig:
     loose: bool = setting(False, "single PNG files instead of one zip", label="Single PNG files")
     include_real_examples: bool = setting(
         False, "show training images in report.html, the file most likely to be passed on", label="Real examples in the report"
+    )
+    privacy: str = setting(
+        "gate",
+        "release nothing if training images are copied (gate), only report it, or do not look",
+        choices=("gate", "report", "off"),
+        label="Privacy audit",
     )
     seed: int = setting(0, "seed of split, weights and all draws", label="Seed")
     resume: str = setting(
@@ -175,8 +189,11 @@ def run_job(
     train_config = config.training(data.resolution)
     trained = run_training(train_config, data, run, weights=weights, resume=config.resume, evaluator=evaluator)
     _generate(config, run)
+    audited = _audit(config, data, run, folders, weights)
     numbers = _evaluate(train_config, data, run, evaluator)
-    runs.write_json(run / runs.STATUS, {"time": runs.utc_now(), "status": trained.status, "kimg": f"{trained.kimg:g}", **numbers})
+    runs.write_json(
+        run / runs.STATUS, {"time": runs.utc_now(), "status": trained.status, "kimg": f"{trained.kimg:g}", "privacy": audited, **numbers}
+    )
     _export(config, run, folders, trained)
     best = {"best_kimg": f"{trained.best['kimg']:g}"} if trained.best else {}
     return JobResult(trained.status, {"kimg": f"{trained.kimg:g}", **best, **numbers})
@@ -211,6 +228,41 @@ def _generate(config: JobConfig, run: Path) -> None:
     generate(config.generating(), run / runs.BUNDLE, run / runs.SYNTHETIC)
 
 
+def _audit(config: JobConfig, data: Dataset, run: Path, folders: _Folders, weights: Path | None) -> str:
+    """The privacy gate: audits the very images that are given back; returns the verdict.
+
+    Raises:
+        PrivacyError: Training images are copied. Nothing of this run is left in the result folders; the gallery stays in the scratch folder.
+    """
+    from medgan import runs
+
+    shutil.rmtree(run / runs.AUDIT, ignore_errors=True)
+    if config.privacy == "off":
+        return "not audited"
+    from medgan.commands.audit import AuditConfig, perform
+    from medgan.commands.train import held_out_beside
+    from medgan.data.dataset import open_dataset
+
+    synthetic = run / runs.SYNTHETIC
+    fake = open_dataset(synthetic if config.loose else synthetic / "synthetic.zip", any_size=True)
+    found = perform(
+        AuditConfig(seed=config.seed),
+        train=data,
+        fake=fake,
+        held_out=held_out_beside(data),
+        network=run,
+        out=run / runs.AUDIT,
+        weights=weights,
+    )
+    log.info("privacy audit: %s", found.result["statement"])
+    if found.refused and config.privacy == "gate":
+        folders.withdraw()
+        raise PrivacyError(
+            found.problem, fix="look at run/audit/pairs in the scratch folder; more patients or a shorter training, then run anew"
+        )
+    return str(found.result["verdict"])
+
+
 def _evaluate(config: TrainConfig, data: Dataset, run: Path, evaluator: Evaluator | None) -> dict[str, str]:
     """metrics.json of the chosen snapshot from fresh images; returns its first metric for the RESULT line."""
     if evaluator is None:
@@ -243,6 +295,13 @@ class _Folders:
 
     def __call__(self, resource: str) -> Path:
         return self.output / resource / self.run_name
+
+    def withdraw(self) -> None:
+        """Remove what an earlier launch of the same run released: it came from a state on the way to the refused one."""
+        for resource, names in RELEASED.items():
+            for name in names:
+                for file in self(resource).glob(name):
+                    file.unlink()
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -287,6 +346,9 @@ def _export(config: JobConfig, run: Path, folders: _Folders, trained: Trained) -
             _copy(file, synthetic / file.name)
     for name in (runs.EVALUATIONS, runs.METRICS, runs.STATS):
         _copy(run / name, folders("metrics") / name)
+    # Its result only: the gallery beside it shows patients.
+    (folders("metrics") / "audit.json").unlink(missing_ok=True)
+    _copy(run / runs.AUDIT / "audit.json", folders("metrics") / "audit.json")
     _export_model(run / runs.BUNDLE, folders("model"))
     if trained.status == "partial":
         _copy(run / runs.STATE, checkpoint / "state.pt")

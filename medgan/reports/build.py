@@ -126,6 +126,8 @@ def render(results: Results, pictures: list[tuple[Any, bytes]], *, include_sheet
         psis=sorted({row["psi"] for row in results.samples if row.get("psi")}),
         metrics=_metric_rows(results),
         metric_facts=_metric_facts(results),
+        audit=results.audit,
+        audit_rows=_readable(results.audit),
         warnings=_warnings(results),
         commands=_commands(results),
         facts=_machine_facts(results),
@@ -277,6 +279,76 @@ def _metric_facts(results: Results) -> list[tuple[str, str]]:
         ("Its SHA-256", extractor.get("sha256")),
         ("Resizing to its input", resize.get(str(metrics.get("resize")), metrics.get("resize"))),
         ("Seed", metrics.get("seed")),
+    ]
+    return [(name, _word(value)) for name, value in rows if value not in (None, "")]
+
+
+def _readable(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The audit's rows, or none where the file is not what `medgan audit` writes."""
+    try:
+        return _audit_rows(audit)
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError):
+        return [("Details", "audit.json is damaged; `medgan audit` writes it anew")]
+
+
+def _audit_rows(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the privacy audit found, as (name, value); whatever is absent is left out."""
+
+    def part(name: str) -> Mapping[str, Any]:
+        found = audit.get(name)
+        return found if isinstance(found, Mapping) else {}
+
+    def share(value: Any) -> str:
+        return f"{100 * value:.3g} %"
+
+    copies, test, power, features, authentic, statistic, member = map(
+        part, ("near_copies", "count_test", "power", "features", "authenticity", "c_t", "membership")
+    )
+    against = power.get("against")
+    shares = [f"{share(value)} against {name}" for name, value in against.items()] if isinstance(against, Mapping) else []
+    interval = copies.get("interval")
+    rows = [
+        ("Synthetic images looked at", audit.get("n_fake")),
+        (
+            "Training images",
+            f"{_word(audit['n_train'])} of {_word(audit.get('train_patients'))} patients" if audit.get("n_train") else None,
+        ),
+        (
+            "Held-out images",
+            f"{_word(audit['n_held_out'])} of {_word(audit.get('held_out_patients'))} patients" if audit.get("n_held_out") else "none",
+        ),
+        (
+            "Near copies",
+            f"{_word(copies['count'])} ({share(copies['rate'])}, 95 % interval {share(interval[0])} to {share(interval[1])})"
+            if isinstance(interval, list) and number(copies.get("rate")) is not None
+            else None,
+        ),
+        ("Correlation from which an image is a near copy", f"{copies['ncc']:.4f}" if number(copies.get("ncc")) is not None else None),
+        (
+            "Nearer than held-out patients' images",
+            f"{_word(test['count'])}, p = {test['p']:.2g} (refused below {test.get('level')})"
+            if number(test.get("p")) is not None
+            else None,
+        ),
+        (
+            "Authenticity",
+            share(authentic["share"])
+            + (f", {share(authentic['null'])} on held-out images" if number(authentic.get("null")) is not None else "")
+            if number(authentic.get("share")) is not None
+            else None,
+        ),
+        (
+            "C_T, in standard deviations",
+            f"{statistic['value'] / statistic['sd']:.2f}" if number(statistic.get("value")) is not None else None,
+        ),
+        (
+            "Does D know its training images (AUC)",
+            f"{member['auc']:.3f}, 95 % interval {member['interval'][0]:.3f} to {member['interval'][1]:.3f}; 0.5 is no"
+            if number(member.get("auc")) is not None
+            else None,
+        ),
+        ("Power, if so many were near copies", "; ".join(shares)),
+        ("Features beside grey values", features.get("name")),
     ]
     return [(name, _word(value)) for name, value in rows if value not in (None, "")]
 

@@ -52,6 +52,7 @@ class Results:
     stats: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
     metrics: dict[str, Any]
+    audit: dict[str, Any]
     dataset: DatasetFacts | None
     model: dict[str, Any]
     samples: list[dict[str, str]]
@@ -159,6 +160,7 @@ def read_results(run: Path) -> Results:
         stats=stats,
         evaluations=evaluations,
         metrics=metrics,
+        audit=_read_json(run / runs.AUDIT / "audit.json", f"{runs.AUDIT}/audit.json", "", []),
         dataset=dataset,
         model=dict(model) if isinstance(model, Mapping) else {},
         samples=samples,

@@ -1,0 +1,171 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from medgan import weights
+from medgan.cli import main
+from medgan.data.dataset import open_dataset
+from medgan.networks.bundle import write_bundle
+from medgan.networks.stylegan2 import Discriminator, Generator
+from tests.metrics.patients import patients
+from tests.metrics.phantoms import waves
+
+SIZE = 32
+
+
+def folder_of(path: Path, images: np.ndarray) -> Path:
+    path.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image[0]).save(path / f"{i:03}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("SMITH^JOHN")
+    train, _ = patients(0, 15, 2, SIZE)
+    fake, _ = patients(3000, 12, 1, SIZE)
+    copied = fake.copy()
+    copied[3], copied[7] = train[5], train[20][:, :, ::-1]
+    return {
+        "train": folder_of(root / "train", train),
+        "held_out": folder_of(root / "held_out", patients(1000, 25, 1, SIZE)[0]),
+        "fake": folder_of(root / "fake", fake),
+        "copied": folder_of(root / "copied", copied),
+    }
+
+
+def audit(*words):
+    return CliRunner().invoke(main, ["audit", "--features", "thumbnails", *map(str, words)])
+
+
+def test_two_copies_are_exit_77_and_lie_in_the_gallery(folders, tmp_path):
+    done = audit("--train", folders["train"], "--held-out", folders["held_out"], "--fake", folders["copied"], "--out", tmp_path)
+    assert done.exit_code == 77
+    assert done.stderr.splitlines()[-1].startswith("ERROR E_PRIVACY 2 of 12 images are near copies of training slices; fix: ")
+    result = json.loads((tmp_path / "audit.json").read_text())
+    assert json.loads(done.stdout) == result
+    assert (result["verdict"], result["near_copies"]["count"]) == ("refused", 2)
+    pairs = json.loads((tmp_path / "pairs" / "pairs.json").read_text())
+    assert {(pair["fake"], pair["train"]) for pair in pairs[:2]} == {(3, 5), (7, 20)}
+    for pair in pairs[:2]:
+        picture = np.asarray(Image.open(tmp_path / "pairs" / pair["picture"])).astype(int)
+        left, middle, right = np.split(picture, 3, axis=1)
+        # The synthetic image is shown turned onto the training image, so that the eye sees a copy as one.
+        assert (left == middle).all()
+        assert (right == 128).all()
+    assert "SMITH" not in done.stdout + done.stderr
+
+
+def test_strangers_pass_and_no_training_image_is_named_in_the_result(folders, tmp_path):
+    done = audit("--train", folders["train"], "--held-out", folders["held_out"], "--fake", folders["fake"], "--out", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["verdict"] == "passed"
+    assert result["membership"] == {"auc": None, "reason": "no discriminator was given (--run)"}
+    assert ".png" not in done.stdout
+    assert "SMITH" not in done.stdout + done.stderr
+
+
+def test_without_held_out_images_it_says_so(folders, tmp_path):
+    done = audit("--train", folders["train"], "--fake", folders["fake"], "--out", tmp_path, "--pairs", 0)
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["why_not_calibrated"] == "there are no held-out images"
+    assert not (tmp_path / "pairs").exists()
+
+
+def bundle(path: Path) -> Path:
+    torch.manual_seed(0)
+    arguments = {"z_dim": 8, "c_dim": 0, "w_dim": 8, "img_resolution": SIZE, "img_channels": 1, "channel_base": 256, "channel_max": 16}
+    own = {name: value for name, value in arguments.items() if name not in ("z_dim", "w_dim")}
+    D = Discriminator(**own)
+    write_bundle(path, Generator(**arguments), family="stylegan2", arguments=arguments, details={}, D=(D, own))
+    return path
+
+
+def test_a_bundle_is_sampled_and_its_discriminator_asked(folders, tmp_path):
+    network = bundle(tmp_path / "bundle")
+    done = audit(
+        "--train", folders["train"], "--held-out", folders["held_out"], "--bundle", network, "--run", network, "--n-fake", 5, "--out", tmp_path / "audit"
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["n_fake"] == 5
+    member = result["membership"]
+    assert (member["n_train"], member["n_held_out"]) == (30, 25)
+    assert member["interval"][0] <= member["auc"] <= member["interval"][1]
+    assert member["fpr 0.001"]["tpr"] is None
+    assert sorted(path.name for path in (tmp_path / "audit").iterdir()) == ["audit.json", "pairs"]
+
+
+def test_a_discriminator_that_remembers_is_found_out(folders):
+    """A score that is high on dark images, asked of dark training and bright held-out ones, in mixed batches."""
+    from medgan.commands.audit import discriminator_scores
+
+    class Darkness(torch.nn.Module):
+        c_dim = 0
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x, c):
+            assert x.shape[0] == 32
+            assert -1 <= x.min() <= x.max() <= 1
+            return -x.mean((1, 2, 3))[:, None]
+
+    train, fake = open_dataset(folders["train"]), open_dataset(folders["fake"])
+    ours, theirs = discriminator_scores(Darkness(), [(train, np.arange(len(train))), (fake, np.array([2, 9]))], np.random.default_rng(0))
+    expected = -(train.images(range(len(train))).astype(float) / 127.5 - 1).mean((1, 2, 3))
+    assert ours == pytest.approx(expected, abs=1e-5)
+    assert theirs == pytest.approx(-(fake.images([2, 9]).astype(float) / 127.5 - 1).mean((1, 2, 3)), abs=1e-5)
+
+
+def test_sets_of_other_size_are_exit_65(folders, tmp_path):
+    other = folder_of(tmp_path / "other", waves(3, size=16))
+    done = audit("--train", folders["train"], "--fake", other, "--out", tmp_path / "audit")
+    assert done.exit_code == 65
+    assert "train 32 x 32 with 1 channel, fake 16 x 16 with 1 channel" in done.stderr
+    assert not (tmp_path / "audit" / "audit.json").exists()
+
+
+def test_absent_weights_are_thumbnails_unless_they_were_asked_for(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MEDGAN_WEIGHTS", raising=False)
+    monkeypatch.setattr(weights, "MOUNT", tmp_path / "mount")
+    words = ["audit", "--train", str(folders["train"]), "--fake", str(folders["fake"]), "--out", str(tmp_path / "audit")]
+    done = CliRunner().invoke(main, words)
+    assert json.loads(done.stdout)["features"] | {"distance": 0} == {
+        "name": "thumbnails-24", "sha256": "", "resize": "area", "reason": "the weights of Inception are not here", "distance": 0,
+    }  # fmt: skip
+    done = CliRunner().invoke(main, [*words, "--features", "inception-2015-12-05"])
+    assert done.exit_code == 69
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["--train", "."], 2, "--fake or the generator as --bundle"),
+        (["--train", "SMITH^JOHN", "--fake", "."], 66, "--train names nothing"),
+        (["--train", ".", "--fake", ".", "--run", "SMITH^JOHN"], 66, "--run names nothing"),
+        (["--train", ".", "--fake", ".", "--n-fake", "0"], 2, "--n-fake 0"),
+        (["--train", ".", "--fake", ".", "--batch", "0"], 2, "--batch 0"),
+        (["--train", ".", "--fake", ".", "--pairs", "-1"], 2, "--pairs"),
+    ],
+)
+def test_bad_options_touch_nothing(tmp_path, words, code, text):
+    done = audit(*words, "--out", tmp_path / "audit")
+    assert done.exit_code == code
+    assert text in done.stderr
+    assert "SMITH" not in done.stderr
+    assert not (tmp_path / "audit").exists()
+
+
+def test_a_dry_run_prints_the_settings(tmp_path):
+    done = audit("--train", "a", "--fake", "b", "--out", "c", "--dry-run")
+    assert json.loads(done.stdout) == {"n_fake": 1000, "features": "thumbnails", "pairs": 20, "batch": 32, "seed": 0}

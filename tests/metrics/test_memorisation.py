@@ -1,0 +1,232 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from medgan.errors import DataError
+from medgan.metrics.copies import Neighbours
+from medgan.metrics.memorisation import ALPHA, NEAR, Audit, Scale, audit, near_copy
+from tests.metrics.patients import patient, patients
+from tests.metrics.phantoms import ImageSet
+
+SIZE = 48
+
+
+@pytest.fixture(scope="module")
+def sets():
+    """Training patients, held-out patients, and images of an honest generator: patients that nobody has."""
+    train, held_out = patients(0, 40, 3, SIZE), patients(1000, 40, 2, SIZE)
+    return train, held_out, patients(5000, 200, 1, SIZE)[0]
+
+
+def look(fake, sets, *, calibrated=True, keys=True, **changes) -> Audit:
+    (train, train_keys), (held_out, held_keys), _ = sets
+    return audit(
+        train=ImageSet(train),
+        fake=ImageSet(fake),
+        held_out=ImageSet(held_out) if calibrated else None,
+        train_patients=train_keys if keys else (),
+        held_out_patients=held_keys if calibrated and keys else (),
+        **changes,
+    )
+
+
+def with_copies(sets, count):
+    rng = np.random.default_rng(3)
+    fake = sets[2].copy()
+    places = np.sort(rng.permutation(len(fake))[:count])
+    originals = rng.permutation(len(sets[0][0]))[:count]
+    fake[places] = [near_copy(sets[0][0][i], rng) for i in originals]
+    return fake, dict(zip(places.tolist(), originals.tolist(), strict=True))
+
+
+def test_an_honest_generator_passes_and_is_not_called_private(sets):
+    found = look(sets[2], sets)
+    assert (found.result["verdict"], found.refused) == ("passed", False)
+    assert found.result["near_copies"]["count"] == 0
+    assert found.result["count_test"]["p"] > ALPHA
+    assert found.result["c_t"]["p"] > 0.01
+    assert found.result["authenticity"]["p"] > 0.01
+    assert "does not show that the images are private" in found.result["statement"]
+    json.dumps(found.result, allow_nan=False)
+
+
+def test_a_generator_that_returns_training_images_is_refused(sets):
+    found = look(sets[0][0], sets)
+    assert found.refused
+    assert found.result["refused_for"] == ["near copies", "count"]
+    assert found.problem == "120 of 120 images are near copies of training slices"
+    assert found.result["authenticity"]["share"] == 0
+    assert found.result["c_t"]["p"] < 1e-6
+    assert [pair["fake"] == pair["train"] for pair in found.pairs] == [True] * 20
+
+
+def test_two_per_cent_of_planted_near_copies_are_found_by_name(sets):
+    fake, planted = with_copies(sets, 4)
+    found = look(fake, sets)
+    assert found.refused
+    copies = {pair["fake"]: pair["train"] for pair in found.pairs if pair["near_copy"]}
+    assert set(copies) <= set(planted)
+    assert len(copies) >= 3
+    assert all(copies[i] == planted[i] for i in copies)
+    assert found.problem == f"{len(copies)} of 200 images are near copies of training slices"
+
+
+@pytest.mark.parametrize("turned", [lambda x: x[:, :, ::-1], lambda x: x.swapaxes(1, 2), lambda x: x[:, ::-1, ::-1]])
+def test_a_mirrored_or_turned_copy_is_found(sets, turned):
+    fake = sets[2][:60].copy()
+    fake[17] = turned(sets[0][0][33])
+    found = look(fake, sets)
+    assert found.refused
+    assert (found.pairs[0]["fake"], found.pairs[0]["train"]) == (17, 33)
+    assert found.pairs[0]["ncc"] > 0.999
+
+
+def test_brightness_and_contrast_hide_no_copy(sets):
+    fake = sets[2][:60].copy()
+    fake[5] = np.round(0.6 * sets[0][0][8].astype(float) + 30)
+    assert look(fake, sets).result["near_copies"]["count"] == 1
+
+
+def test_a_smooth_generator_is_no_copier(sets):
+    """Images without noise lie nearer to everything than any real image does, and yet are nobody's."""
+    smooth = patients(7000, 200, 1, SIZE, noise=0.0)[0]
+    assert not look(smooth, sets).refused
+
+
+def test_neighbouring_slices_do_not_hide_a_copy_and_do_not_make_one(sets):
+    (train, keys), held_out, honest = sets
+    # One patient whose slices are all alike: as images of one patient they do not enter d2.
+    crowd = np.concatenate([train, np.repeat(patient(77, 1, SIZE), 30, axis=0)])
+    crowded = ((crowd, [*keys, *["crowd"] * 30]), held_out, honest)
+    assert not look(honest, crowded).refused
+    fake = honest[:60].copy()
+    fake[0] = crowd[-1]
+    found = look(fake, crowded)
+    assert found.result["near_copies"]["count"] == 1
+    assert found.pairs[0]["ratio"] < 0.1
+
+
+def test_images_of_unknown_patients_count_as_one_each(sets):
+    found = look(sets[2][:50], sets, keys=False)
+    assert (found.result["train_patients"], found.result["held_out_patients"]) == (120, 80)
+    assert not found.refused
+
+
+def test_without_held_out_images_a_fixed_correlation_is_used_and_said(sets):
+    found = look(sets[2], sets, calibrated=False)
+    assert found.result["verdict"] == "not calibrated"
+    assert found.result["why_not_calibrated"] == "there are no held-out images"
+    assert found.result["near_copies"]["ncc"] == pytest.approx(0.995)
+    assert "fixed and not calibrated" in found.result["statement"]
+    assert look(sets[0][0][:30], sets, calibrated=False).refused
+
+
+def test_two_held_out_patients_calibrate_nothing(sets):
+    few = (sets[0], (sets[1][0][:4], sets[1][1][:4]), sets[2])
+    found = look(sets[2][:30], few)
+    assert found.result["verdict"] == "not calibrated"
+    assert found.result["why_not_calibrated"].startswith("2 held-out patients")
+
+
+def test_held_out_images_that_are_training_images_do_not_blind_the_gate(sets):
+    (train, _), (held_out, keys), honest = sets
+    spoiled = (sets[0], (np.concatenate([held_out, train[:30]]), [*keys, *[f"again-{i}" for i in range(30)]]), honest)
+    fake, _ = with_copies(sets, 6)
+    found = look(fake, spoiled)
+    assert found.result["held_out_duplicates"] == 30
+    assert found.refused
+
+
+def test_flat_images_are_counted_and_never_copies(sets):
+    fake = sets[2][:40].copy()
+    fake[:10] = np.arange(10, dtype=np.uint8)[:, None, None, None]
+    black = (np.concatenate([sets[0][0], np.zeros((5, 1, SIZE, SIZE), np.uint8)]), [*sets[0][1], *["black"] * 5])
+    found = look(fake, (black, sets[1], sets[2]))
+    assert not found.refused
+    assert found.result["flat"]["fake"] == 10
+    assert any("10 synthetic images are flat" in line for line in found.result["limits"])
+    nothing = look(np.zeros((8, 1, SIZE, SIZE), np.uint8), sets)
+    assert not nothing.refused
+    assert "nothing to audit" in nothing.result["statement"]
+
+
+def test_colour_and_grey(sets):
+    def colour(images):
+        return np.repeat(images, 3, axis=1)
+
+    (train, keys), (held_out, held_keys), honest = sets
+    found = look(colour(train[:9]), ((colour(train), keys), (colour(held_out), held_keys), honest))
+    assert found.result["near_copies"]["count"] == 9
+    with pytest.raises(DataError, match="train 48 x 48 with 1 channel, fake 48 x 48 with 3 channels"):
+        look(colour(honest[:5]), sets)
+
+
+def test_sets_of_other_size_and_empty_sets_are_refused_in_words(sets):
+    with pytest.raises(DataError, match="train 48 x 48 with 1 channel, fake 32 x 32"):
+        look(sets[2][:, :, :32, :32], sets)
+    with pytest.raises(DataError, match="the fake set holds no images"):
+        look(sets[2][:0], sets)
+    empty = (sets[0], (sets[1][0][:0], []), sets[2])
+    assert look(sets[2][:10], empty).result["why_not_calibrated"] == "there are no held-out images"
+
+
+def test_the_same_audit_twice_is_the_same(sets):
+    first, again = look(sets[2][:40], sets, seed=5), look(sets[2][:40], sets, seed=5)
+    assert first == again
+
+
+def test_power_is_that_of_the_planted_copies(sets):
+    power = look(sets[2], sets).result["power"]
+    assert power["planted"] == 100
+    assert 0.5 < power["recognised"] <= 1
+    assert power["against"]["1.0%"] == pytest.approx(1 - (1 - 0.01 * power["recognised"]) ** 200)
+
+
+def neighbours(distances) -> Neighbours:
+    d = np.array(distances, float)
+    zeros = np.zeros(len(d), int)
+    return Neighbours(zeros, d, np.full(len(d), 2.0), zeros, zeros.astype(bool))
+
+
+def test_thresholds_by_hand():
+    """200 held-out images of 50 patients: the second smallest distance, a share of 2/201, and a patient counts as one draw."""
+    held_out = neighbours(np.r_[0.3, 0.4, np.linspace(1, 2, 198)])
+    scale = Scale.of(held_out, np.arange(200) // 4, np.ones(200, bool))
+    assert (scale.distance, scale.near, scale.share) == (0.4, NEAR * 0.4, 2 / 201)
+    assert scale.weights == (0.5, 49.75)
+    assert scale.ratio == 0.2
+
+
+def test_the_count_test_keeps_its_level_when_honest_images_are_like_held_out_ones():
+    """False alarms of the count test, over 4000 draws of 100 held-out and 100 synthetic distances: at most the level asked for."""
+    rng = np.random.default_rng(0)
+    alarms = dict.fromkeys((0.05, 0.01), 0)
+    for _ in range(4000):
+        d = rng.random(200)
+        scale = Scale.of(neighbours(d[:100]), np.arange(100), np.ones(100, bool))
+        p = scale.p_of(int((d[100:] < scale.distance).sum()), 100)
+        for level in alarms:
+            alarms[level] += p <= level
+    for level, count in alarms.items():
+        assert 0.3 * level < count / 4000 <= level + 3 * np.sqrt(level / 4000)
+
+
+def test_near_copies_by_chance_follow_the_tail():
+    """Distances d of an 8-dimensional cloud have P(< d) ~ d^8; 0.5^8 of the share below the threshold are near copies by chance."""
+    rng = np.random.default_rng(1)
+    scale = Scale.of(neighbours(rng.random(5000) ** (1 / 8)), np.arange(5000), np.ones(5000, bool))
+    assert scale.dimension == pytest.approx(8, rel=0.1)
+    assert scale.chance(1000) == pytest.approx(1000 * scale.share * 0.5**scale.dimension)
+
+
+def test_inception_stands_beside_grey_values_under_its_name(sets):
+    class Halves:
+        name, sha256, resize, dim = "halves", "ab" * 32, "none", 2
+
+        def __call__(self, images):
+            return torch.from_numpy(np.stack([images[:, 0, :20].mean((1, 2)), images[:, 0, 20:].mean((1, 2))], 1)).float()
+
+    part = look(sets[2][:40], sets, extractor=Halves(), reason="asked for").result["features"]
+    assert (part["name"], part["sha256"], part["reason"]) == ("halves", "ab" * 32, "asked for")
