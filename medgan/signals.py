@@ -42,14 +42,16 @@ def on_stop(act: Callable[[], None]) -> Iterator[None]:
 
 
 class _Stop(BaseException):
-    """A stop on its way to the edge of an `unmistakable` block."""
+    """A stop on its way to the edge of a `preemptible` block."""
 
 
 @contextmanager
-def unmistakable() -> Iterator[None]:
-    """As `preemptible`, for code that answers whatever a broken file makes a library raise: inside, the stop is no Exception.
+def preemptible() -> Iterator[None]:
+    """End the block with Preempted, wherever it is, when a stop is asked for. What stands in the block may take over with `stop_asked`.
 
-    Otherwise the scan or picture at hand when the signal came would be listed as broken, and the work would go on without it.
+    Without it the first process of a container, which has no default handlers, would not notice SIGTERM at all. Inside the block the
+    stop is no Exception: code that answers whatever a broken file makes a library raise would list the scan or picture at hand as
+    broken, and go on.
     """
 
     def stop() -> None:
@@ -60,20 +62,6 @@ def unmistakable() -> Iterator[None]:
             yield
     except _Stop:
         raise Preempted("told to stop; what is done is kept", fix="the same command goes on") from None
-
-
-@contextmanager
-def preemptible() -> Iterator[None]:
-    """End the block with Preempted, wherever it is, when a stop is asked for. What stands in the block may take over with `stop_asked`.
-
-    Without it the first process of a container, which has no default handlers, would not notice SIGTERM at all.
-    """
-
-    def stop() -> None:
-        raise Preempted("told to stop; what is done is kept", fix="the same command goes on")
-
-    with on_stop(stop):
-        yield
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from medgan.cli import as_problem, run_and_exit
 from medgan.config import environment_name, options_from, resolve
 from medgan.errors import ConfigError, MedganError, Preempted, redacted_trace
 from medgan.runs import atomic, check_writable, commit, utc_now, write_json, write_text
+from medgan.signals import preemptible
 from plugin.surroundings import Folders, banner, check_input, default_work, prepare_output, redirect_caches, refuse_left_over_keys
 
 RESOURCES = ("report", "synthetic", "metrics", "model", "checkpoint")
@@ -137,15 +138,16 @@ def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_onl
             if not quiet:
                 print("\n".join(banner(folders)), file=sys.stderr, flush=True)
             check_input(folders.input, _shown("input", folders.input))
-            result = run(
-                config,
-                input=folders.input,
-                output=folders.output,
-                work=folders.work,
-                weights=folders.weights,
-                run_name=run_name,
-                check_only=check_only,
-            )
+            with preemptible():
+                result = run(
+                    config,
+                    input=folders.input,
+                    output=folders.output,
+                    work=folders.work,
+                    weights=folders.weights,
+                    run_name=run_name,
+                    check_only=check_only,
+                )
             fill(folders.output, run_name, "the data check does not make this" if check_only else "this run made nothing here")
         except Preempted as stop:
             preempted = stop

@@ -22,7 +22,7 @@ from medgan.data.spool import work_folder
 from medgan.errors import ConfigError, DataError, InputError, OutputError
 from medgan.progress import Step, nothing
 from medgan.runs import check_writable, utc_now
-from medgan.signals import unmistakable
+from medgan.signals import preemptible
 
 if TYPE_CHECKING:
     from medgan.data.masks import LabelMap, Match
@@ -157,7 +157,7 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
     files = walk(source, [out, info, held_out_zip])
     check_writable(out.parent, "OUT's folder")
     zipped: list[Excluded] = []
-    with unmistakable(), work_folder(out) as folder, unpacked(files, folder / "unpacked", zipped) as files:
+    with preemptible(), work_folder(out) as folder, unpacked(files, folder / "unpacked", zipped) as files:
         found = find_scans(files, allow_burned_in=config.allow_burned_in)
         found.excluded += zipped
         scans, masks = choose(files, found, recipe, config.masks, held_out=config.held_out > 0)
