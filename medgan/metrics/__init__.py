@@ -7,6 +7,7 @@ METRICS = Registry(
     {
         "fid": "medgan.metrics.fid:FID",
         "fid50k_full": "medgan.metrics.fid:FID50kFull",
+        "fid50k": "medgan.metrics.fid:FID50k",
         "kid": "medgan.metrics.kid:KID",
         "precision_inception": "medgan.metrics.neighbours:Precision",
         "recall_inception": "medgan.metrics.neighbours:Recall",

@@ -37,7 +37,7 @@ class EvaluateConfig:
 
     metrics: tuple[str, ...] = setting(
         ("fid", "kid"),
-        "what to compute, separated by commas: fid, fid50k_full, kid, precision_inception, recall_inception, density_inception, coverage_inception, "
+        "what to compute, separated by commas: fid, fid50k_full, fid50k, kid, precision_inception, recall_inception, density_inception, coverage_inception, "
         "ms_ssim, cosine_pixels, cosine_inception, ssim_nearest, lpips_alexnet, lpips_vgg16, ppl2_wend (with --bundle)",
     )
     extractor: str = setting("inception-2015-12-05", "network whose features are compared")

@@ -46,3 +46,23 @@ class FID50kFull(FID):
     n_fake: ClassVar[int] = 50_000
     instead: ClassVar[str] = "fid"
     ddof: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FID50k(FID50kFull):
+    """The official figure of short names: 50,000 fakes against the first 50,000 reals of the set, without mirrored ones.
+
+    With no more than 50,000 reals it is `fid50k_full`.
+    """
+
+    needs: ClassVar[str] = "features"
+    most_real: ClassVar[int] = 50_000
+
+    def __call__(self, *, real: Features, fake: Features) -> Result:
+        """The distance, what its covariances were divided by, and how many reals were used."""
+        if real.count > self.most_real:
+            assert real.rows is not None
+            if self.most_real not in real.kept:
+                real.kept[self.most_real] = Features.of(real.rows[: self.most_real])
+            real = real.kept[self.most_real]
+        return {**super().__call__(real=real, fake=fake), "reals_used": real.count}

@@ -25,6 +25,7 @@ EVALUATION_ROWS = 12
 MEANINGS = {
     "fid50k_full": "Fréchet Inception Distance as the StyleGAN2-ADA code defines it (covariance divided by N). Lower is better, 0 is equal.",
     "fid": "Fréchet Inception Distance with covariances divided by N − 1. Lower is better, 0 is equal.",
+    "fid50k": "As fid50k_full, against the first 50,000 real images. Lower is better, 0 is equal.",
     "kid": "Kernel Inception Distance, unbiased: values slightly below zero are correct. Lower is better.",
     "precision_inception": "Share of synthetic images that lie among the real ones (Inception features). Higher is better, 1 is the most.",
     "recall_inception": "Share of real images that lie among the synthetic ones (Inception features). Higher is better, 1 is the most.",

@@ -4,7 +4,7 @@ from scipy.linalg import sqrtm
 
 from medgan.errors import DataError
 from medgan.metrics.features import Features
-from medgan.metrics.fid import FID, FID50kFull
+from medgan.metrics.fid import FID, FID50k, FID50kFull
 from medgan.metrics.frechet import frechet_distance
 from tests.metrics.phantoms import gaussian
 
@@ -104,6 +104,17 @@ def test_the_two_conventions_differ_by_their_divisor():
     difference = float(((real.mean - fake.mean) ** 2).sum())
     assert (float(ours["value"]) - difference) * 29 == pytest.approx((float(official["value"]) - difference) * 30, rel=1e-9)
     assert (ours["covariance_divisor"], official["covariance_divisor"]) == ("N - 1", "N")
+
+
+def test_fid50k_looks_at_the_first_50000_reals():
+    real, fake = gaussian(50_020, 4, 1), Features.of(gaussian(50_000, 4, 2, scale=1.1))
+    real[50_000:] += 1000
+    limited = FID50k()(real=Features.of(real), fake=fake)
+    expected = FID50kFull()(real=Features.of(real[:50_000]), fake=fake)
+    assert limited == {**expected, "reals_used": 50_000}
+    assert FID50kFull()(real=Features.of(real), fake=fake)["value"] > 2 * expected["value"]
+    few = Features.of(gaussian(90, 4, 3))
+    assert FID50k()(real=few, fake=fake)["value"] == FID50kFull()(real=few, fake=fake)["value"]
 
 
 def test_one_image_has_no_covariance():
