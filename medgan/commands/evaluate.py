@@ -92,9 +92,11 @@ def evaluate(
     fake_images = open_dataset(fake, any_size=True) if fake is not None else None
     sample, walk = bundle_sampler(bundle, config, real_images) if bundle is not None else (None, None)
     with bar("real features") as step:
-        evaluator.reference(real_images, step=step)
-    with bar("synthetic features") as step:
-        result = evaluator.evaluate(fake_images, sample=sample, walk=walk, n_fake=config.n_fake, step=step)
+        evaluator.reference(real_images, subjects=real_images.subjects(), step=step)
+    # First the images, then the computations behind intervals: one bar, because a terminal shows one at a time.
+    with bar("measuring") as step:
+        uncertainty = step if config.intervals else None
+        result = evaluator.evaluate(fake_images, sample=sample, walk=walk, n_fake=config.n_fake, step=step, uncertainty=uncertainty)
     if out is not None:
         write_json(out, result)
     return result

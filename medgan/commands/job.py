@@ -280,7 +280,8 @@ def _evaluate(config: TrainConfig, data: Dataset, run: Path, evaluator: Evaluato
     draw = numbered(G.to(device), REPORT_SEED, device=device, labels=labels)
     walk = stepped(G, REPORT_SEED, device=device, labels=labels)
     with bar("measuring") as step:
-        result = {**evaluator.evaluate(sample=draw, walk=walk, n_fake=config.metric_images, step=step), "seed": REPORT_SEED}
+        result = evaluator.evaluate(sample=draw, walk=walk, n_fake=config.metric_images, step=step, uncertainty=step)
+        result["seed"] = REPORT_SEED
     runs.write_json(run / runs.METRICS, result)
     name, entry = next(iter(result["metrics"].items()))
     return {name: f"{entry['value']:.4g}", "n_fake": str(result["n_fake"])}

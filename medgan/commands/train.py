@@ -243,7 +243,8 @@ def _on_processes(
     status = json.loads((out / runs.STATUS).read_text(encoding="utf-8"))
     if evaluator:
         # From the cache that the ranks filled.
-        evaluator.reference(data.limited(config.max_images, seed=config.seed))
+        data = data.limited(config.max_images, seed=config.seed)
+        evaluator.reference(data, subjects=data.subjects())
     return Trained(status["status"], float(status["kimg"]), status["best"])
 
 
@@ -311,7 +312,7 @@ def _train(
 
     if evaluator:
         with shown("real features") as step:
-            evaluator.reference(data, step=stoppable(step))
+            evaluator.reference(data, subjects=data.subjects(), step=stoppable(step))
 
     def measure(G_ema: nn.Module) -> Mapping[str, Any] | None:
         assert evaluator

@@ -236,6 +236,11 @@ class Dataset:
             return []
         return [rows[name] for name in self.names] if all(name in rows for name in self.names) else []
 
+    def subjects(self) -> list[str] | None:
+        """The key of each image's patient, as the manifest has it; None where it is not known of every image."""
+        keys = [row.get("subject_key", "") for row in self.table()]
+        return keys if keys and all(keys) else None
+
     def write_info(self, folder: Path) -> None:
         """Copy what is known of the set into a folder: manifest, recipe, fingerprint, splits, exclusions, sheet.
 

@@ -16,9 +16,10 @@ from medgan import machine
 from medgan.config import setting
 from medgan.errors import ConfigError, DataError
 from medgan.metrics import EXTRACTORS, METRICS
-from medgan.metrics.features import Array, Collector, Extractor, Features, Images, cache_path, load, save
+from medgan.metrics.features import Array, Collector, Extractor, Features, Images, cache_path, identity, load, save, stride
 from medgan.metrics.metric import Metric, Result
 from medgan.metrics.pictures import Pictures, class_numbers, drawn
+from medgan.metrics.uncertainty import add_uncertainty
 from medgan.progress import Step, nothing
 from medgan.ranks import Ranks
 
@@ -44,6 +45,7 @@ class EvaluateConfig:
     resize: str = setting("tf1", "how images reach the extractor's size", choices=("tf1", "pytorch-fid"))
     n_fake: int = setting(50_000, "synthetic images to use, or fewer where a set holds fewer")
     batch: int = setting(32, "images per forward pass; does not change the result", label="Evaluation batch")
+    intervals: bool = setting(True, "confidence intervals, and of FIDs the real-real floor and FID-infinity")
     seed: int = setting(0, "first seed of the generator's images, and of random subsets")
     pairs: int = setting(
         1000, "random pairs of images of a set for ms_ssim, cosine distances and lpips; half of the images drawn", label="Image pairs"
@@ -132,11 +134,18 @@ class Evaluator:
         self.batch = batch
         self.seed = seed
         self._real: Features | None = None
+        self._identity = ""
+        self._subjects: Sequence[str] | None = None
         self._real_pictures: Pictures | None = None
         self._shape: tuple[int, ...] = ()
 
-    def reference(self, real: Images, *, step: Step = nothing) -> None:
+    def reference(self, real: Images, *, subjects: Sequence[str] | None = None, step: Step = nothing) -> None:
         """Take `real` as the reference set; its features come from the cache if the same images were seen before.
+
+        Args:
+            real: The images.
+            subjects: A key of each image's patient, so that floors and intervals divide the set by patient; None where it is not known.
+            step: Called with images done and images in all.
 
         Raises:
             DataError: The set is empty or holds no 8-bit grey or RGB images.
@@ -150,10 +159,12 @@ class Evaluator:
             self._real_pictures = self._pictures(real, numbers)
         if self.extractor is None:
             return
-        path = cache_path(self.cache, real, self.extractor) if self.cache and self.ranks.speaks else None
-        features = load(path, dim=self.extractor.dim, keep=self._needs("features")) if path else None
+        self._subjects = subjects
+        self._identity = identity(real) if self.ranks.speaks else ""
+        path = cache_path(self.cache, real, self.extractor, self._identity) if self.cache and self.ranks.speaks else None
+        features = load(path, dim=self.extractor.dim, keep=self._needs("features"), sample=True) if path else None
         if not self.ranks.any(features is not None):
-            features, _ = self._collect(real.images, len(real), step)
+            features, _ = self._collect(real.images, len(real), step, sample=True)
             assert features is not None
             if path:
                 try:
@@ -182,6 +193,7 @@ class Evaluator:
         walk: Walk | None = None,
         n_fake: int = 50_000,
         step: Step = nothing,
+        uncertainty: Step | None = None,
     ) -> dict[str, Any]:
         """Every metric of synthetic images against the reference.
 
@@ -191,10 +203,12 @@ class Evaluator:
             walk: A function that makes pairs of near images, for metrics of a generator.
             n_fake: How many to use; a set that holds fewer is used whole.
             step: Called with images done and images in all.
+            uncertainty: Called with computations done and in all; None leaves out intervals, floors and FID-infinity, which take
+                longer than the figures themselves.
 
         Returns:
-            On rank 0 the content of metrics.json, an empty dictionary on others: `metrics` (name -> value and what belongs to it), `n_real`, `n_fake`, `extractor`, `resize`,
-            `seed`, `warnings`, `seconds`.
+            On rank 0 the content of metrics.json, an empty dictionary on others: `metrics` (name -> value and what belongs to it), `n_real`, `n_fake`, `real` (what set it
+            was, by content), `extractor`, `resize`, `seed`, `warnings`, `seconds`.
 
         Raises:
             DataError: The sets differ in size or channels, or are too small for a metric.
@@ -215,7 +229,9 @@ class Evaluator:
             features, pictures = None, self._pictures(fake, numbers) if self.ranks.speaks else None
         else:
             draw = sample or (lambda first, some: fake.images(range(first, first + some)))  # type: ignore[union-attr]
-            features, images = self._collect(lambda numbers: draw(numbers.start, len(numbers)), count, step, keep=numbers)
+            features, images = self._collect(
+                lambda numbers: draw(numbers.start, len(numbers)), count, step, keep=numbers, sample=bool(uncertainty)
+            )
             pictures = Pictures(images, numbers, class_numbers(fake, numbers) if fake is not None else None)
         made: dict[str, Result] = {}
         for name, metric in self.metrics.items():
@@ -231,10 +247,13 @@ class Evaluator:
             pictures=(self._real_pictures, pictures),
             counts=(self._n_real, count or n_fake),
             made=made,
+            subjects=self._subjects,
+            uncertainty=uncertainty,
         )
         about = self.extractor
         return {
             **result,
+            **({"real": self._identity} if self._identity else {}),
             **({"extractor": {"name": about.name, "sha256": about.sha256}, "resize": about.resize} if about else {}),
             "seed": self.seed,
             "warnings": result["warnings"],
@@ -265,12 +284,14 @@ class Evaluator:
         step: Step,
         *,
         keep: Array = np.arange(0),  # noqa: B008 (never written to)
+        sample: bool = False,
     ) -> tuple[Features | None, Array]:
         """Features of images number 0 ... total - 1, and on rank 0 those images whose numbers are to be kept, in that order.
 
-        Ranks take batches in turn, and all of them make the same number of steps.
+        Ranks take batches in turn, and all of them make the same number of steps. `sample` keeps feature rows for intervals.
         """
-        collector = Collector(self.extractor.dim, keep=self._needs("features")) if self.extractor else None
+        every = stride(total) if sample else 0
+        collector = Collector(self.extractor.dim, keep=self._needs("features"), every=every) if self.extractor else None
         mine: list[int] = []
         kept = np.zeros((0, *self._shape), dtype=np.uint8), np.zeros(0, dtype=np.int64)
         parts = [kept]
@@ -281,7 +302,7 @@ class Evaluator:
             if numbers:
                 images = self._alike(fetch(numbers))
                 if collector and self.extractor:
-                    collector.add(self.extractor(images))
+                    collector.add(self.extractor(images), numbers)
                 mine += numbers
                 wanted = np.isin(numbers, keep)
                 parts.append((images[wanted], np.array(numbers)[wanted]))
@@ -312,6 +333,8 @@ def compare(
     pictures: tuple[Pictures | None, Pictures | None] = (None, None),
     counts: tuple[int, int] = (0, 0),
     made: Mapping[str, Result] = {},
+    subjects: Sequence[str] | None = None,
+    uncertainty: Step | None = None,
 ) -> dict[str, Any]:
     """Metrics of two sets, each under the name it has a right to, and what a reader must know about them.
 
@@ -323,9 +346,12 @@ def compare(
         pictures: Images of the real and of the synthetic set, for metrics that need them.
         made: Results of metrics of a generator.
         counts: How many images either set has; its features' count where there are features.
+        subjects: A key of each real image's patient, or None.
+        uncertainty: See `Evaluator.evaluate`.
     """
     n_real, n_fake = (features.count if features else count for features, count in zip((real, fake), counts, strict=True))
     values: dict[str, Any] = {}
+    measured: dict[str, Metric] = {}
     warnings = []
     for asked, metric in metrics.items():
         name = asked
@@ -339,6 +365,7 @@ def compare(
             )
         if name not in values:
             one, other = pictures if metric.needs == "images" else (real, fake)
+            measured[name] = metric
             values[name] = {**(made[name] if name in made else metric(real=one, fake=other)), "higher_is_better": metric.higher_is_better}
     if real and min(n_real, n_fake) < real.dim:
         text = (
@@ -346,6 +373,8 @@ def compare(
             f"features, the covariance is rank-deficient and most of the value is bias. Compare it only at the same two counts."
         )
         warnings.append({"code": "W_SMALL_N", "text": text})
+    if uncertainty and real and fake:
+        warnings += add_uncertainty(values, measured, real=real, fake=fake, subjects=subjects, seed=seed, step=uncertainty)
     return {"metrics": values, "n_real": n_real, "n_fake": n_fake, "warnings": warnings}
 
 

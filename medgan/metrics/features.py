@@ -1,6 +1,6 @@
 """Features of a set of images, collected batch by batch, and the file that keeps them.
 
-What a metric gets is `Features`: count, mean and covariance in float64, and the rows themselves where somebody needs them.
+What a metric gets is `Features`: count, mean and covariance in float64, and the rows themselves, or evenly chosen ones of a very large set.
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ Array = np.ndarray[Any, Any]
 
 # Changes whenever the same images would give other features, so that older files in a cache are passed over.
 VERSION = 1
+
+MOST_ROWS = 50_000
+"""Rows of a set that are kept for intervals and floors: 0.4 GB of Inception features. Of a larger set every second or third and so on."""
+
+
+def stride(count: int) -> int:
+    """Every how manyth row of a set is kept, so that at most `MOST_ROWS` are."""
+    return max(-(-count // MOST_ROWS), 1)
 
 
 class Images(Protocol):
@@ -58,22 +66,39 @@ class Features:
         rows: (N, D) float32, or None where only moments were kept.
         count: N.
         total: Sum of the rows, (D,) float64.
-        outer: Sum of the rows' outer products, (D, D) float64.
+        outer: Sum of the rows' outer products, (D, D) float64; None takes it from the rows when somebody asks.
+        chosen: Where rows are not kept: row 0, k, 2k, ... of the set, (about N / k, D) float32, or None.
     """
 
-    def __init__(self, rows: Array | None, count: int, total: Array, outer: Array) -> None:
+    def __init__(self, rows: Array | None, count: int, total: Array, outer: Array | None, chosen: Array | None = None) -> None:
         self.rows = rows
         self.count = count
         self.total = total
-        self.outer = outer
+        self.chosen = chosen
+        self._outer = outer
         self.kept: dict[Any, Any] = {}
         """What metrics have worked out of this set and others will ask for again."""
 
     @classmethod
     def of(cls, rows: Array) -> Features:
         """Features from rows (N, D) that are all at hand."""
-        exact = np.asarray(rows, dtype=np.float64)
-        return cls(np.asarray(rows), len(exact), exact.sum(0), exact.T @ exact)
+        return cls(np.asarray(rows), len(rows), np.asarray(rows).sum(0, dtype=np.float64), None)
+
+    @property
+    def outer(self) -> Array:
+        """Sum of the rows' outer products, (D, D) float64."""
+        if self._outer is None:
+            assert self.rows is not None
+            exact = np.asarray(self.rows, dtype=np.float64)
+            self._outer = exact.T @ exact
+        return self._outer
+
+    def sample(self) -> tuple[Array, Array]:
+        """The rows there are, (M, D), and their numbers in the set, (M,)."""
+        rows = self.chosen if self.rows is None else self.rows
+        assert rows is not None, "neither rows nor a sample were kept"
+        every = 1 if self.rows is not None else stride(self.count)
+        return rows, np.arange(0, self.count, every)
 
     @property
     def dim(self) -> int:
@@ -119,26 +144,33 @@ class Collector:
     Args:
         dim: D, the width of a row.
         keep: Keep all rows. Otherwise rows are kept only while there are at most D, where a distance needs them.
+        every: And row 0, `every`, 2 `every`, ... of the whole set, by the numbers given to `add`; 0 keeps none.
     """
 
     # Products of 512 rows at a time run near the peak of the machine; smaller batches are gathered first.
     CHUNK = 512
 
-    def __init__(self, dim: int, *, keep: bool) -> None:
+    def __init__(self, dim: int, *, keep: bool, every: int = 0) -> None:
         self.dim = dim
-        self.keep = keep
+        self.keep = keep or every == 1
+        self.every = 0 if self.keep else every
         self.count = 0
         self._rows: list[Array] = []
+        self._chosen: list[Array] = []
         self._pending: list[torch.Tensor] = []
         self._total: torch.Tensor | None = None
         self._outer: torch.Tensor | None = None
 
-    def add(self, rows: torch.Tensor) -> None:
-        """Count in rows (N, D).
+    def add(self, rows: torch.Tensor, numbers: range | None = None) -> None:
+        """Count in rows (N, D), which are `numbers` of the whole set (those that follow, if not said).
 
         Raises:
             DataError: A feature is not a finite number.
         """
+        if self.every:
+            start = self.count if numbers is None else numbers.start
+            if len(chosen := rows[-start % self.every :: self.every]):
+                self._chosen.append(chosen.cpu().numpy())
         self.count += len(rows)
         self._pending.append(rows)
         if sum(map(len, self._pending)) >= self.CHUNK:
@@ -187,7 +219,10 @@ class Collector:
         rows = np.concatenate(self._rows) if self._rows else None
         if ranks.count > 1:
             rows = self._gathered(rows, ranks, numbers) if self.keep or self.count <= self.dim else None
-        return Features(rows, self.count, moments[0].numpy(), moments[1:].numpy())
+        chosen = np.concatenate(self._chosen) if self._chosen else None
+        if ranks.count > 1 and self.every:
+            chosen = self._gathered(chosen, ranks, [number for number in numbers if number % self.every == 0])
+        return Features(rows, self.count, moments[0].numpy(), moments[1:].numpy(), chosen if rows is None else None)
 
     def _gathered(self, rows: Array | None, ranks: Ranks, numbers: Sequence[int]) -> Array | None:
         import torch
@@ -210,24 +245,33 @@ def identity(images: Images, batch: int = 256) -> str:
     return digest.hexdigest()
 
 
-def cache_path(folder: Path, images: Images, extractor: Extractor) -> Path:
-    """The file of one set's features: its name comes from the images, the extractor's weights and the resize rule, never from a path."""
-    key = [VERSION, extractor.name, extractor.sha256, extractor.resize, len(images), identity(images)]
+def cache_path(folder: Path, images: Images, extractor: Extractor, known: str = "") -> Path:
+    """The file of one set's features: its name comes from the images, the extractor's weights and the resize rule, never from a path.
+
+    Args:
+        folder: Of the cache.
+        images: The set.
+        extractor: What gives the features.
+        known: The set's identity, where it has been worked out.
+    """
+    key = [VERSION, extractor.name, extractor.sha256, extractor.resize, len(images), known or identity(images)]
     return folder / f"features-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz"
 
 
-def load(path: Path, *, dim: int, keep: bool) -> Features | None:
-    """Features from a cache file; None where it is missing, damaged, or lacks rows that are needed."""
+def load(path: Path, *, dim: int, keep: bool, sample: bool = False) -> Features | None:
+    """Features from a cache file; None where it is missing, damaged, or lacks rows, or a sample of them, that are needed."""
     if not path.is_file():
         return None
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as file:
         count, total, outer = int(file["count"]), file["total"], file["outer"]
-        rows = file.get("rows")
+        rows, chosen = file.get("rows"), file.get("chosen")
         if total.shape != (dim,) or outer.shape != (dim, dim) or (rows is not None and rows.shape != (count, dim)):
             return None
         if rows is None and (keep or count <= dim):
             return None
-        return Features(rows, count, total, outer)
+        if rows is None and sample and (chosen is None or chosen.shape != (len(range(0, count, stride(count))), dim)):
+            return None
+        return Features(rows, count, total, outer, chosen)
     return None
 
 
@@ -236,5 +280,7 @@ def save(path: Path, features: Features) -> None:
     arrays = {"count": np.array(features.count), "total": features.total, "outer": features.outer}
     if features.rows is not None:
         arrays["rows"] = features.rows
+    elif features.chosen is not None:
+        arrays["chosen"] = features.chosen
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from medgan.data.prepare import PrepareConfig
 from medgan.errors import OutputError
 from medgan.reports.citation import NOT_FOR_DIAGNOSIS, REFERENCES, SENTENCE, citation_text
 from medgan.reports.commandline import command_line, looks_like_path
+from medgan.reports.companions import companions, interval_text
 from medgan.reports.pictures import data_uri, read_sheet
 from medgan.reports.results import FID_NAMES, DatasetFacts, Results, metric_value, number, read_results
 from medgan.reports.verdict import amount, count, fid_text, verdict
@@ -126,6 +128,7 @@ def render(results: Results, pictures: list[tuple[Any, bytes]], *, include_sheet
         seed_range=_seeds(results).get("seeds", ""),
         psis=sorted({row["psi"] for row in results.samples if row.get("psi")}),
         metrics=_metric_rows(results),
+        companions=companions(results),
         metric_facts=_metric_facts(results),
         audit=results.audit,
         audit_rows=_readable(results.audit),
@@ -234,8 +237,9 @@ def _metric_rows(results: Results) -> list[MetricRow]:
         values = dict(entry) if isinstance(entry, Mapping) else {"value": entry}
         meaning = MEANINGS.get(name, "")
         values.pop("higher_is_better", None)  # the meaning says it
-        interval = values.pop("interval", None)
-        details = f"interval {' to '.join(_figure(name, end) for end in interval)}" if isinstance(interval, list | tuple) else ""
+        details = interval_text(values, partial(_figure, name))
+        for key in ("interval", "interval_level", "interval_method"):
+            values.pop(key, None)
         if name == "fid50k_full" and number(results.metrics.get("n_fake")) not in (None, 50000):
             # The name promises 50,000 images; a short evaluation under it must say what it is.
             details = f"from {_word(results.metrics['n_fake'])} synthetic images instead of 50,000" + (f", {details}" if details else "")
@@ -280,6 +284,7 @@ def _metric_facts(results: Results) -> list[tuple[str, str]]:
         ("Its SHA-256", extractor.get("sha256")),
         ("Resizing to its input", resize.get(str(metrics.get("resize")), metrics.get("resize"))),
         ("Seed", metrics.get("seed")),
+        ("Real set, by content", metrics.get("real")),
     ]
     return [(name, _word(value)) for name, value in rows if value not in (None, "")]
 

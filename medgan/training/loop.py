@@ -317,10 +317,14 @@ class _Run:
             name, entry = next(iter(measured["metrics"].items()))
             value, sign = entry["value"], -1 if entry.get("higher_is_better") else 1
             self.latest = {name: f"{value:.4g}@{kimg:g}"}
+        # A continuation may measure something else, or on other counts; an FID of more images would win by its smaller bias alone.
+        rests_on = [name, *(measured.get(key) for key in ("n_real", "n_fake"))] if measured else []
         # The snapshot of the first step is of random weights; it stands only until there is a trained one, whatever its figure.
-        beaten = value is None or state.best.get("value") is None or state.best.get("first") or sign * value < sign * state.best["value"]
+        old = state.best
+        incomparable = old.get("value") is None or old.get("first") or old.get("rests_on", rests_on) != rests_on or old["metric"] != name
+        beaten = value is None or incomparable or sign * value < sign * old["value"]
         if beaten or not (self.out / runs.BUNDLE).exists():
-            state.best = {"kimg": kimg, "metric": name, "value": value} | ({"first": True} if state.step == 1 else {})
+            state.best = {"kimg": kimg, "metric": name, "value": value, "rests_on": rests_on} | ({"first": True} if state.step == 1 else {})
             self.write_bundle(self.out / runs.BUNDLE, f"{name} {value:.4g}" if name else "the last snapshot")
         self.keep_snapshot()
         self.save()

@@ -40,6 +40,8 @@ def test_two_folders_give_one_json_object(tmp_path, own_cache):
     assert result["metrics"]["fid"]["value"] > 1
     assert "W_SMALL_N 4 real and 3 synthetic images" in done.stderr
     assert str(tmp_path) not in done.stdout
+    assert result["metrics"]["fid"]["floor"]["why"] == "fewer than 24 images of a set"
+    assert len(result["real"]) == 64
     # The same images again, from the cache, against themselves.
     same = evaluate("--real", real, "--fake", real, "--metrics", "fid")
     assert json.loads(same.stdout)["metrics"]["fid"]["value"] == pytest.approx(0, abs=1e-6)
@@ -191,6 +193,7 @@ def test_a_dry_run_prints_the_settings(tmp_path, monkeypatch):
         "resize": "tf1",
         "n_fake": 777,
         "batch": 0,
+        "intervals": True,
         "seed": 0,
         "pairs": 1000,
         "picture_size": 0,

@@ -32,6 +32,36 @@ def test_rows_are_kept_only_where_they_are_needed():
     assert collected(gaussian(13, 12, 1), 5, keep=False).rows is None
 
 
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_of_a_very_large_set_every_third_row_is_kept(tmp_path, monkeypatch, batch):
+    monkeypatch.setattr(features, "MOST_ROWS", 100)
+    rows = gaussian(250, 6, 1)
+    assert features.stride(250) == 3
+    collector = Collector(6, keep=False, every=features.stride(250))
+    for start in range(0, 250, batch):
+        collector.add(torch.from_numpy(rows[start : start + batch]), range(start, min(start + batch, 250)))
+    found = collector.finish()
+    assert found.rows is None
+    np.testing.assert_array_equal(found.sample()[0], rows[::3])
+    np.testing.assert_array_equal(found.sample()[1], np.arange(250)[::3])
+    features.save(tmp_path / "f.npz", found)
+    back = features.load(tmp_path / "f.npz", dim=6, keep=False, sample=True)
+    assert back is not None
+    np.testing.assert_array_equal(back.sample()[0], rows[::3])
+    # A file of a version or a call that kept no sample, or another, does not serve.
+    features.save(tmp_path / "f.npz", collected(rows, 50, keep=False))
+    assert features.load(tmp_path / "f.npz", dim=6, keep=False, sample=True) is None
+    features.save(tmp_path / "f.npz", found)
+    monkeypatch.setattr(features, "MOST_ROWS", 50)
+    assert features.load(tmp_path / "f.npz", dim=6, keep=False, sample=True) is None
+
+
+def test_a_set_that_fits_is_kept_whole():
+    found = Collector(6, keep=False, every=features.stride(250))
+    found.add(torch.from_numpy(gaussian(250, 6, 1)))
+    np.testing.assert_array_equal(found.finish().rows, gaussian(250, 6, 1))
+
+
 def test_the_root_is_a_factor_of_the_scatter():
     rows = gaussian(40, 6, 1)
     rows[:, 2] = rows[:, 3]

@@ -140,7 +140,7 @@ def test_run_folder_and_best_snapshot(tmp_path):
 
     trained = train(tiny(), discs(tmp_path / "data"), tmp_path / "run", on_snapshot=measure)
     run = tmp_path / "run"
-    assert trained.best == {"kimg": 0.02, "metric": "fid", "value": 4.0}
+    assert trained.best == {"kimg": 0.02, "metric": "fid", "value": 4.0, "rests_on": ["fid", 12, 8]}
     G, metadata = read_bundle(run / runs.BUNDLE)
     assert metadata["medgan"]["kimg"] == 0.02
     for name, tensor in G.state_dict().items():
@@ -157,7 +157,7 @@ def test_the_best_of_a_share_is_the_highest(tmp_path):
     values = iter([0.1, 0.7, 0.4])
     measure = lambda G: {"metrics": {"precision_inception": {"value": next(values), "higher_is_better": True}}}  # noqa: E731
     trained = train(tiny(), discs(tmp_path / "data"), tmp_path / "run", on_snapshot=measure)
-    assert trained.best == {"kimg": 0.02, "metric": "precision_inception", "value": 0.7}
+    assert trained.best == {"kimg": 0.02, "metric": "precision_inception", "value": 0.7, "rests_on": ["precision_inception", None, None]}
 
 
 def test_random_weights_are_never_the_best(tmp_path):
@@ -167,7 +167,20 @@ def test_random_weights_are_never_the_best(tmp_path):
     trained = train(
         tiny(), discs(tmp_path / "data"), tmp_path / "run", on_snapshot=lambda G: {"metrics": {"fid": {"value": next(values)}}, **measured}
     )
-    assert trained.best == {"kimg": 0.032, "metric": "fid", "value": 7.0}
+    assert trained.best == {"kimg": 0.032, "metric": "fid", "value": 7.0, "rests_on": ["fid", 12, 8]}
+
+
+def test_a_continuation_on_other_counts_starts_its_own_contest(tmp_path):
+    """An FID of more images is lower by its bias alone, and of fewer ones higher: neither beats the other."""
+
+    def measure(value, n_fake):
+        return lambda G: {"metrics": {"fid": {"value": value}}, "n_real": 12, "n_fake": n_fake}
+
+    data, run = discs(tmp_path / "data"), tmp_path / "run"
+    first = train(tiny(kimg=0.02), data, run, on_snapshot=measure(5.0, 50))
+    assert first.best["value"] == 5.0
+    longer = train(tiny(), data, run, on_snapshot=measure(9.0, 8))
+    assert (longer.best["value"], longer.best["rests_on"]) == (9.0, ["fid", 12, 8])
 
 
 def test_the_official_schedule_of_ticks_and_snapshots(golden):
