@@ -50,7 +50,7 @@ def _itself(name: str, entry: Mapping[str, Any], metrics: Mapping[str, Any]) -> 
         name=f"Synthetic against real ({name})",
         value=fid_text(entry["value"]),
         counts=_counts(*counts),
-        text=f"{_sentence(text + how)} Another draw of as many images and patients would fall in it about 19 times in 20."
+        text=f"{_sentence(text + how)} It says how much the figure owes to which images and patients were drawn."
         if how
         else _sentence(text),
     )
@@ -99,8 +99,7 @@ def _infinity(infinity: Mapping[str, Any]) -> list[Companion]:
         return [Companion(name=name, value="not measured", counts="", text=_sentence(why))] if isinstance(why, str) else []
     fixed = number(infinity.get("real_fixed"))
     text = (
-        _sentence(interval_text(infinity, fid_text))
-        + " The straight line in 1/N, followed to 1/N = 0; most of the bias of few images is gone."
+        _sentence(interval_text(infinity, fid_text)) + " The straight line in 1/N, followed to 1/N = 0, to take off the bias of few images."
     )
     if fixed is not None:
         text += f" With the real images as they are (Chong and Forsyth 2020): {fid_text(fixed)}."
