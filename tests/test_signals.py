@@ -33,15 +33,19 @@ def test_a_stop_is_not_taken_for_a_broken_file(number):
 
 
 def test_a_loop_that_asks_takes_over_and_gives_back():
-    went_on = False
-    with pytest.raises(Preempted), preemptible():
+    reached = []
+
+    def work():
         with stop_asked() as asked:
-            assert not asked()
+            reached.append(asked())
             os.kill(os.getpid(), signal.SIGTERM)
-            assert asked()
-        went_on = True
+            reached.append(asked())
         signal.raise_signal(signal.SIGUSR1)
-    assert went_on
+        reached.append(None)
+
+    with pytest.raises(Preempted), preemptible():
+        work()
+    assert reached == [False, True]
 
 
 def test_a_file_asks_without_a_signal(tmp_path, monkeypatch):
