@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from medgan.weights import KNOWN
 from plugin.container import RESOURCES
 from plugin.xnat import ROOT
+from tests.phantoms import ct_nifti
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -114,6 +115,14 @@ def test_the_image_leaves_user_and_entry_to_the_platform(image: Any):
     assert {"NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"} <= set(config["Env"])
 
 
+def test_a_cpu_image_has_at_most_two_gigabytes(image: Any, place: Place):
+    place.give_to(12345)
+    _, _, err = place(["train"], **HARDENED)
+    if not any("CUDA none" in line for line in err):
+        pytest.skip("an image with CUDA has the size of its wheels")
+    assert image.attrs["Size"] <= 2e9
+
+
 def test_a_shell_and_the_command_file_are_inside(place: Place, command: dict[str, Any]):
     code, out, _ = place(["-c", "cat /xnat-command.json"], entrypoint=["/bin/sh"])
     assert code == 0
@@ -139,7 +148,7 @@ def test_an_empty_input_under_an_unknown_uid(place: Place):
     assert len(err) <= 13
     assert "uid:gid 12345:12345 (no passwd entry)" in "\n".join(err)
     assert [line.split()[1] for line in err if line.startswith(("input ", "output "))] == ["ro", "rw"]
-    assert any(line.startswith("weights 1 found") for line in err)
+    assert f"weights {len(KNOWN)} found" in err
     assert err[-1].startswith("ERROR E_INPUT /input is empty; fix: ")
     assert json.loads((place.output / "report/error.json").read_text())["exit_code"] == 66
 
@@ -176,8 +185,9 @@ def test_a_left_over_key_explains_itself(place: Place):
 
 
 @pytest.mark.slow
-def test_scans_to_results_without_network_home_or_rights(place: Place, scans: Path):
-    shutil.copytree(scans / "ct_abdomen_nifti", place.input / "scan")
+def test_scans_to_results_without_network_home_or_rights(place: Place):
+    for patient in range(4):
+        ct_nifti(place.input / f"scan-{patient}", shift=patient)
     place.give_to(12345)
     env = {"MEDGAN_SIZE": "32", "MEDGAN_KIMG": "0.064", "MEDGAN_METRIC_IMAGES": "32", "MEDGAN_IMAGES": "8", "MEDGAN_PRESET": "demo"}
     code, out, err = place(["train"], env=env, **HARDENED)
