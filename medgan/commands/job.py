@@ -16,6 +16,7 @@ from medgan.commands.generate import GenerateConfig
 from medgan.config import setting, to_json
 from medgan.data import RECIPES
 from medgan.data.prepare import PrepareConfig
+from medgan.data.recipe import SPLITS
 from medgan.errors import ConfigError, PrivacyError
 from medgan.training.config import PRESETS, TrainConfig, preset
 
@@ -56,6 +57,13 @@ class JobConfig:
     window_preset: str = setting("", "a named window instead of the recipe's, e.g. ct-lung", label="Window preset")
     plane: str = setting("", "axial, coronal or sagittal (empty: the recipe's own)", label="Plane")
     size: int = setting(256, "side of the images in pixels: 32 to 1024, a power of two", label="Image size (px)")
+    only_class: str = setting("", "only images of this class of the recipe, by name or number", metavar="NAME", flag="class", label="Class")
+    split: str = setting(
+        "", "part of a data set that comes in parts (empty: the recipe's own)", choices=("", *SPLITS), label="Part of the data set"
+    )
+    paper_compatible: bool = setting(
+        False, "do as the recipe's paper did, errors included, to compare with its images", label="As in the paper"
+    )
     held_out: float = setting(0.1, "share of the patients kept from training (from 10 patients on)", label="Held-out share")
     allow_burned_in: bool = setting(
         False, "take DICOM images that say that annotation is burned into them", label="Allow burned-in annotation"

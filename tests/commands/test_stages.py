@@ -193,6 +193,14 @@ def test_a_job_overrides_its_preset_only_where_told():
         JobConfig(batch=5, batch_gpu=4)
 
 
+def test_a_job_takes_one_class_a_part_and_the_papers_rules():
+    recipe = JobConfig(recipe="pneumonia-mnist", size=32, only_class="pneumonia", split="test").preparing().resolved()
+    assert (recipe.only_class, recipe.split) == ("pneumonia", "test")
+    assert JobConfig(recipe="ct-liver", paper_compatible=True).preparing().resolved().paper_compatible
+    with pytest.raises(ConfigError, match="--class"):
+        JobConfig(recipe="pneumonia-mnist", only_class="normall")
+
+
 def test_a_folder_of_pictures_is_prepared_by_a_recipe_that_takes_pictures(tmp_path):
     """Elsewhere it is a dataset as it is; these pictures, of two sizes, would be none."""
     from tests.data.layouts import xray

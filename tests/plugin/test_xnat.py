@@ -130,6 +130,14 @@ def test_the_true_definition_is_clean_and_its_form_short(job_settings: type, var
     assert 5 <= len(form_inputs(command)) <= 12
 
 
+def test_settings_beside_the_form_are_set_as_variables(job_settings: type):
+    command = command_definition(job_settings)
+    hidden = {"MEDGAN_ONLY_CLASS": "normal", "MEDGAN_SPLIT": "all", "MEDGAN_PAPER_COMPATIBLE": "true"}
+    assert not hidden.keys() & command["environment-variables"].keys()
+    command["environment-variables"] |= hidden
+    assert lint(command, job_settings) == []
+
+
 def test_the_file_in_the_repository_is_what_the_code_writes(job_settings: type):
     written = as_json(command_definition(job_settings))
     assert (ROOT / "xnat-command.json").read_text(encoding="utf-8") == written, "run: python -m plugin.xnat write"
