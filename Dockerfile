@@ -30,9 +30,9 @@ RUN PYTHONPATH=/tmp/fetch python -c "import pathlib; from medgan.weights import 
 COPY LICENSE /opt/medgan/
 COPY medgan /opt/medgan/medgan
 COPY plugin /opt/medgan/plugin
-COPY xnat-command.json /xnat-command.json
+COPY xnat-command.json xnat-command.check.json /
 # A checkout made under umask 077 must still be readable by any uid.
-RUN chmod -R a+rX /opt/medgan/medgan /opt/medgan/plugin /opt/medgan/LICENSE /xnat-command.json \
+RUN chmod -R a+rX /opt/medgan/medgan /opt/medgan/plugin /opt/medgan/LICENSE /xnat-command.json /xnat-command.check.json \
  && PYTHONPATH=/opt/medgan python -m compileall -q /opt/medgan/medgan /opt/medgan/plugin \
  && printf '#!/bin/sh\nexec python -m medgan "$@"\n' > /usr/local/bin/medgan \
  && chmod 755 /usr/local/bin/medgan
@@ -53,13 +53,13 @@ LABEL org.opencontainers.image.title="medgan" \
 WORKDIR /opt/medgan
 ENTRYPOINT ["python", "-m", "plugin"]
 
-# Written by `python -m plugin.xnat write`: pulling the image registers this command in XNAT.
+# Written by `python -m plugin.xnat write`: pulling the image registers these commands in XNAT.
 LABEL org.nrg.commands="[\
  {\
   \"name\": \"medgan-train\",\
   \"label\": \"medgan: train a generator of synthetic images\",\
   \"description\": \"Trains StyleGAN2-ADA on the scans stored here and returns synthetic images, metrics, the model and a report. The form can be left as it is. For one Docker server with the NVIDIA runtime.\",\
-  \"version\": \"0.1.0+de3e6e25\",\
+  \"version\": \"0.1.0+f3cfc7c5\",\
   \"schema-version\": \"1.0\",\
   \"info-url\": \"https://arxiv.org/abs/2210.03786\",\
   \"image\": \"medgan:0.1.0\",\
@@ -301,7 +301,7 @@ LABEL org.nrg.commands="[\
     \"external-inputs\": [\
      {\
       \"name\": \"project\",\
-      \"description\": \"The project whose scans are mounted at /input, read-only.\",\
+      \"description\": \"The project mounted at /input, read-only.\",\
       \"type\": \"Project\",\
       \"required\": true,\
       \"provides-files-for-command-mount\": \"input\",\
@@ -376,7 +376,7 @@ LABEL org.nrg.commands="[\
     \"external-inputs\": [\
      {\
       \"name\": \"session\",\
-      \"description\": \"The session whose scans are mounted at /input, read-only.\",\
+      \"description\": \"The session mounted at /input, read-only.\",\
       \"type\": \"Session\",\
       \"required\": true,\
       \"provides-files-for-command-mount\": \"input\"\
@@ -450,7 +450,7 @@ LABEL org.nrg.commands="[\
     \"external-inputs\": [\
      {\
       \"name\": \"scan\",\
-      \"description\": \"The scan whose scans are mounted at /input, read-only.\",\
+      \"description\": \"The scan mounted at /input, read-only.\",\
       \"type\": \"Scan\",\
       \"required\": true,\
       \"provides-files-for-command-mount\": \"input\"\
@@ -523,5 +523,330 @@ LABEL org.nrg.commands="[\
   ],\
   \"shm-size\": 2147483648,\
   \"runtime\": \"nvidia\"\
+ },\
+ {\
+  \"name\": \"medgan-check\",\
+  \"label\": \"medgan: check the data before a training\",\
+  \"description\": \"Reads the scans stored here as a training would and returns counts, warnings, a sheet of images and the predicted time on a GPU. Trains nothing, needs no GPU. The form can be left as it is.\",\
+  \"version\": \"0.1.0+d20873b6\",\
+  \"schema-version\": \"1.0\",\
+  \"info-url\": \"https://arxiv.org/abs/2210.03786\",\
+  \"image\": \"medgan:0.1.0\",\
+  \"type\": \"docker\",\
+  \"command-line\": \"check\",\
+  \"override-entrypoint\": false,\
+  \"mounts\": [\
+   {\
+    \"name\": \"input\",\
+    \"writable\": false,\
+    \"path\": \"/input\"\
+   },\
+   {\
+    \"name\": \"output\",\
+    \"writable\": true,\
+    \"path\": \"/output\"\
+   }\
+  ],\
+  \"environment-variables\": {\
+   \"MEDGAN_RECIPE\": \"#recipe#\",\
+   \"MEDGAN_MASK_LABEL\": \"#mask_label#\",\
+   \"MEDGAN_WINDOW\": \"#window#\",\
+   \"MEDGAN_SIZE\": \"#size#\",\
+   \"MEDGAN_PRESET\": \"#preset#\",\
+   \"MEDGAN_KIMG\": \"#kimg#\",\
+   \"MEDGAN_MIRROR\": \"#mirror#\",\
+   \"MEDGAN_AUGMENT\": \"#augment#\",\
+   \"MEDGAN_SEED\": \"#seed#\"\
+  },\
+  \"ports\": {},\
+  \"inputs\": [\
+   {\
+    \"name\": \"recipe\",\
+    \"label\": \"Recipe\",\
+    \"description\": \"what is done to the scans\",\
+    \"type\": \"select-one\",\
+    \"required\": false,\
+    \"default-value\": \"ct-liver\",\
+    \"replacement-key\": \"#recipe#\",\
+    \"select-values\": [\
+     \"ct-liver\",\
+     \"sliver07\",\
+     \"chest-xray14\",\
+     \"acdc\",\
+     \"msd-brain\",\
+     \"pneumonia-mnist\",\
+     \"oct-mnist\",\
+     \"fashion-mnist\",\
+     \"medmnist\",\
+     \"ct\",\
+     \"mr\",\
+     \"xray\",\
+     \"png\"\
+    ]\
+   },\
+   {\
+    \"name\": \"mask_label\",\
+    \"label\": \"Mask label\",\
+    \"description\": \"keep slices with this label of the masks (0: the recipe's own, -1: every slice)\",\
+    \"type\": \"number\",\
+    \"required\": false,\
+    \"default-value\": \"0\",\
+    \"replacement-key\": \"#mask_label#\"\
+   },\
+   {\
+    \"name\": \"window\",\
+    \"label\": \"Window (level width)\",\
+    \"description\": \"window level and width in the scan's unit, e.g. 50 350 (empty: the recipe's own)\",\
+    \"type\": \"string\",\
+    \"required\": false,\
+    \"default-value\": \"\",\
+    \"replacement-key\": \"#window#\"\
+   },\
+   {\
+    \"name\": \"size\",\
+    \"label\": \"Image size (px)\",\
+    \"description\": \"side of the images in pixels: 32 to 1024, a power of two\",\
+    \"type\": \"number\",\
+    \"required\": false,\
+    \"default-value\": \"256\",\
+    \"replacement-key\": \"#size#\"\
+   },\
+   {\
+    \"name\": \"preset\",\
+    \"label\": \"Training preset\",\
+    \"description\": \"settings of the training\",\
+    \"type\": \"select-one\",\
+    \"required\": false,\
+    \"default-value\": \"standard\",\
+    \"replacement-key\": \"#preset#\",\
+    \"select-values\": [\
+     \"paper-2210.03786\",\
+     \"stylegan2\",\
+     \"paper256\",\
+     \"paper512\",\
+     \"paper1024\",\
+     \"cifar\",\
+     \"auto\",\
+     \"standard\",\
+     \"quick\",\
+     \"demo\"\
+    ]\
+   },\
+   {\
+    \"name\": \"kimg\",\
+    \"label\": \"Training length (kimg)\",\
+    \"description\": \"length of the training in thousands of images shown (0: the preset's own)\",\
+    \"type\": \"number\",\
+    \"required\": false,\
+    \"default-value\": \"0\",\
+    \"replacement-key\": \"#kimg#\"\
+   },\
+   {\
+    \"name\": \"mirror\",\
+    \"label\": \"Mirror (x-flip)\",\
+    \"description\": \"left-right flips\",\
+    \"type\": \"select-one\",\
+    \"required\": false,\
+    \"default-value\": \"preset\",\
+    \"replacement-key\": \"#mirror#\",\
+    \"select-values\": [\
+     \"preset\",\
+     \"yes\",\
+     \"no\"\
+    ]\
+   },\
+   {\
+    \"name\": \"augment\",\
+    \"label\": \"Augmentation\",\
+    \"description\": \"augmentation\",\
+    \"type\": \"select-one\",\
+    \"required\": false,\
+    \"default-value\": \"preset\",\
+    \"replacement-key\": \"#augment#\",\
+    \"select-values\": [\
+     \"preset\",\
+     \"none\",\
+     \"ada\",\
+     \"diffaugment\"\
+    ]\
+   },\
+   {\
+    \"name\": \"seed\",\
+    \"label\": \"Seed\",\
+    \"description\": \"seed of split, weights and all draws\",\
+    \"type\": \"number\",\
+    \"required\": false,\
+    \"default-value\": \"0\",\
+    \"replacement-key\": \"#seed#\"\
+   },\
+   {\
+    \"name\": \"target\",\
+    \"description\": \"XNAT's address of what was launched on.\",\
+    \"type\": \"string\",\
+    \"required\": false\
+   },\
+   {\
+    \"name\": \"project-id\",\
+    \"description\": \"The project that holds it.\",\
+    \"type\": \"string\",\
+    \"required\": false\
+   }\
+  ],\
+  \"outputs\": [\
+   {\
+    \"name\": \"report\",\
+    \"description\": \"One HTML file to read first, what became of every scan, a sheet of images and the plan.\",\
+    \"required\": true,\
+    \"mount\": \"output\",\
+    \"path\": \"report\"\
+   }\
+  ],\
+  \"xnat\": [\
+   {\
+    \"name\": \"project\",\
+    \"label\": \"medgan: check the data of this project\",\
+    \"description\": \"What a training on every scan of the project would learn from, and how long it would take.\",\
+    \"contexts\": [\
+     \"xnat:projectData\"\
+    ],\
+    \"external-inputs\": [\
+     {\
+      \"name\": \"project\",\
+      \"description\": \"The project mounted at /input, read-only.\",\
+      \"type\": \"Project\",\
+      \"required\": true,\
+      \"provides-files-for-command-mount\": \"input\",\
+      \"load-children\": false\
+     }\
+    ],\
+    \"derived-inputs\": [\
+     {\
+      \"name\": \"project-uri\",\
+      \"type\": \"string\",\
+      \"required\": true,\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"project\",\
+      \"derived-from-xnat-object-property\": \"uri\",\
+      \"provides-value-for-command-input\": \"target\"\
+     },\
+     {\
+      \"name\": \"project-id\",\
+      \"type\": \"string\",\
+      \"required\": true,\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"project\",\
+      \"derived-from-xnat-object-property\": \"id\",\
+      \"provides-value-for-command-input\": \"project-id\"\
+     }\
+    ],\
+    \"output-handlers\": [\
+     {\
+      \"name\": \"report-resource\",\
+      \"accepts-command-output\": \"report\",\
+      \"as-a-child-of\": \"project\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_CHECK\"\
+     }\
+    ]\
+   },\
+   {\
+    \"name\": \"session\",\
+    \"label\": \"medgan: check the data of this session\",\
+    \"description\": \"What a training on this session would learn from. Launched on many sessions, it checks each by itself.\",\
+    \"contexts\": [\
+     \"xnat:imageSessionData\"\
+    ],\
+    \"external-inputs\": [\
+     {\
+      \"name\": \"session\",\
+      \"description\": \"The session mounted at /input, read-only.\",\
+      \"type\": \"Session\",\
+      \"required\": true,\
+      \"provides-files-for-command-mount\": \"input\"\
+     }\
+    ],\
+    \"derived-inputs\": [\
+     {\
+      \"name\": \"session-uri\",\
+      \"type\": \"string\",\
+      \"required\": true,\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"session\",\
+      \"derived-from-xnat-object-property\": \"uri\",\
+      \"provides-value-for-command-input\": \"target\"\
+     },\
+     {\
+      \"name\": \"session-id\",\
+      \"type\": \"string\",\
+      \"required\": true,\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"session\",\
+      \"derived-from-xnat-object-property\": \"project-id\",\
+      \"provides-value-for-command-input\": \"project-id\"\
+     }\
+    ],\
+    \"output-handlers\": [\
+     {\
+      \"name\": \"report-resource\",\
+      \"accepts-command-output\": \"report\",\
+      \"as-a-child-of\": \"session\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_CHECK\"\
+     }\
+    ]\
+   },\
+   {\
+    \"name\": \"scan\",\
+    \"label\": \"medgan: check the data of this scan\",\
+    \"description\": \"What a training on this scan would learn from. Launched on many scans, it checks each by itself.\",\
+    \"contexts\": [\
+     \"xnat:imageScanData\"\
+    ],\
+    \"external-inputs\": [\
+     {\
+      \"name\": \"scan\",\
+      \"description\": \"The scan mounted at /input, read-only.\",\
+      \"type\": \"Scan\",\
+      \"required\": true,\
+      \"provides-files-for-command-mount\": \"input\"\
+     }\
+    ],\
+    \"derived-inputs\": [\
+     {\
+      \"name\": \"scan-uri\",\
+      \"type\": \"string\",\
+      \"required\": true,\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"scan\",\
+      \"derived-from-xnat-object-property\": \"uri\",\
+      \"provides-value-for-command-input\": \"target\"\
+     },\
+     {\
+      \"name\": \"scan-session\",\
+      \"type\": \"Session\",\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"scan\"\
+     },\
+     {\
+      \"name\": \"scan-session-id\",\
+      \"type\": \"string\",\
+      \"required\": true,\
+      \"user-settable\": false,\
+      \"derived-from-wrapper-input\": \"scan-session\",\
+      \"derived-from-xnat-object-property\": \"project-id\",\
+      \"provides-value-for-command-input\": \"project-id\"\
+     }\
+    ],\
+    \"output-handlers\": [\
+     {\
+      \"name\": \"report-resource\",\
+      \"accepts-command-output\": \"report\",\
+      \"as-a-child-of\": \"scan\",\
+      \"type\": \"Resource\",\
+      \"label\": \"MEDGAN_CHECK\"\
+     }\
+    ]\
+   }\
+  ]\
  }\
 ]"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from plugin.command import ROOT
 from plugin.container import RESOURCES
 from plugin.surroundings import BANNER_LINES
-from plugin.xnat import ROOT
 from tests.plugin.small import PLANTED
 
 NOBODY = 65534

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from medgan.weights import KNOWN
+from plugin.command import ROOT
 from plugin.container import RESOURCES
-from plugin.xnat import ROOT
 from tests.phantoms import ct_nifti
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
@@ -104,8 +104,9 @@ def place(engine: Any, image: Any) -> Iterator[Place]:
         yield Place(Path(root), engine, image)
 
 
-def test_the_label_is_the_command_file(image: Any, command: dict[str, Any]):
-    assert json.loads(image.labels["org.nrg.commands"]) == [command]
+def test_the_label_is_the_command_files(image: Any, command: dict[str, Any]):
+    check = json.loads((ROOT / "xnat-command.check.json").read_text(encoding="utf-8"))
+    assert json.loads(image.labels["org.nrg.commands"]) == [command, check]
 
 
 def test_the_image_leaves_user_and_entry_to_the_platform(image: Any):

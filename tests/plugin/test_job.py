@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from medgan import runs
+from plugin.command import ROOT
 from plugin.container import RESOURCES
-from plugin.xnat import ROOT
 from tests.metrics.pretrained import inception
 from tests.phantoms import affine_for, body, ct_series, turned, write_nifti
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from plugin.command import TASKS, VARIANTS, command_definition
 from plugin.lint import form_inputs, lint
-from plugin.xnat import VARIANTS, command_definition
 from tests.plugin.small import Settings
 
 Command = dict[str, Any]
@@ -21,8 +21,9 @@ def command() -> Command:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_the_code_writes_is_clean(variant: str):
-    assert lint(command_definition(Settings, variant), Settings) == []
+@pytest.mark.parametrize("task", TASKS)
+def test_what_the_code_writes_is_clean(variant: str, task: str):
+    assert lint(command_definition(Settings, variant, task), Settings) == []
 
 
 def put(path: str, value: Any) -> Callable[[Command], None]:

@@ -15,9 +15,9 @@ import pytest
 
 import medgan
 from medgan.config import setting
+from plugin.command import ROOT, TASKS, VARIANTS, as_json, command_definition, definitions, dockerfile_with_label, file_name
 from plugin.container import RESOURCES
 from plugin.lint import form_inputs, lint
-from plugin.xnat import OUTPUTS, ROOT, VARIANTS, as_json, command_definition, dockerfile_with_label
 from tests.plugin.small import Settings
 
 
@@ -57,7 +57,7 @@ def test_every_wrapper_stores_every_output_under_the_object_it_was_launched_on()
 
 
 def test_the_outputs_are_the_folders_the_container_fills():
-    assert tuple(OUTPUTS) == RESOURCES
+    assert tuple(TASKS["train"].outputs) == RESOURCES
     assert [(o["mount"], o["path"], o["required"]) for o in command_definition(Settings)["outputs"]] == [
         ("output", n, True) for n in RESOURCES
     ]
@@ -71,6 +71,28 @@ def test_a_gpu_is_asked_for_in_each_backends_own_words():
     assert "runtime" not in cluster
     assert not {"runtime", "generic-resources"} & set(cpu)
     assert len({c["name"] for c in (docker, cluster, cpu)}) == 3  # a site may register all three
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_check_asks_no_backend_for_a_gpu_and_is_the_same_in_all(variant: str):
+    command = command_definition(Settings, variant, "check")
+    assert command["command-line"] == "check"
+    assert not {"runtime", "generic-resources", "gpus", "shm-size"} & set(command)
+    assert command == command_definition(Settings, "docker", "check")
+
+
+def test_a_check_stores_its_report_apart_from_those_of_trainings():
+    labels = {task: {h["label"] for w in command_definition(Settings, task=task)["xnat"] for h in w["output-handlers"]} for task in TASKS}
+    assert labels["check"] == {"MEDGAN_CHECK"}
+    assert not labels["check"] & labels["train"]
+    assert {output["path"] for output in command_definition(Settings, task="check")["outputs"]} <= set(RESOURCES)
+
+
+def test_both_commands_start_on_the_same_three_objects():
+    train, check = definitions(Settings)
+    assert (train["name"], check["name"]) == ("medgan-train", "medgan-check")
+    for key in ("name", "contexts", "external-inputs", "derived-inputs"):
+        assert [w[key] for w in train["xnat"]] == [w[key] for w in check["xnat"]]
 
 
 def test_any_change_changes_the_version():
@@ -107,10 +129,10 @@ def test_booleans_become_words_click_reads():
 def test_a_label_survives_dockers_quoting():
     command = copy.deepcopy(command_definition(Settings))
     command["description"] = 'a "quote", a back\\slash, a $PRICE, an Ä and # no comment'
-    text = dockerfile_with_label("FROM scratch\n", command)
-    assert label_of(text) == [command]
+    text = dockerfile_with_label("FROM scratch\n", [command, command])
+    assert label_of(text) == [command, command]
     assert "\n#" not in text.partition("LABEL")[2]  # Docker would drop such a line as a comment, even here
-    assert dockerfile_with_label(text, command) == text
+    assert dockerfile_with_label(text, [command, command]) == text
 
 
 # --- the repository's own files, from the true settings
@@ -124,8 +146,9 @@ def job_settings() -> type:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_true_definition_is_clean_and_its_form_short(job_settings: type, variant: str):
-    command = command_definition(job_settings, variant)
+@pytest.mark.parametrize("task", TASKS)
+def test_the_true_definition_is_clean_and_its_form_short(job_settings: type, variant: str, task: str):
+    command = command_definition(job_settings, variant, task)
     assert lint(command, job_settings) == []
     assert 5 <= len(form_inputs(command)) <= 12
 
@@ -138,13 +161,15 @@ def test_settings_beside_the_form_are_set_as_variables(job_settings: type):
     assert lint(command, job_settings) == []
 
 
-def test_the_file_in_the_repository_is_what_the_code_writes(job_settings: type):
-    written = as_json(command_definition(job_settings))
-    assert (ROOT / "xnat-command.json").read_text(encoding="utf-8") == written, "run: python -m plugin.xnat write"
+@pytest.mark.parametrize(("task", "name"), [("train", "xnat-command.json"), ("check", "xnat-command.check.json")])
+def test_the_file_in_the_repository_is_what_the_code_writes(job_settings: type, task: str, name: str):
+    assert file_name(task=task) == name
+    written = as_json(command_definition(job_settings, task=task))
+    assert (ROOT / name).read_text(encoding="utf-8") == written, "run: python -m plugin.xnat write"
 
 
-def test_the_dockerfile_carries_the_command_as_its_label(job_settings: type):
-    assert label_of((ROOT / "Dockerfile").read_text(encoding="utf-8")) == [command_definition(job_settings)]
+def test_the_dockerfile_carries_both_commands_as_its_label(job_settings: type):
+    assert label_of((ROOT / "Dockerfile").read_text(encoding="utf-8")) == definitions(job_settings)
 
 
 def test_the_dockerfile_builds_with_every_builder():
