@@ -17,6 +17,7 @@ from medgan.errors import DataError
 MANIFEST = "manifest.csv"
 RECIPE = "recipe.json"
 LABELS = "dataset.json"
+MANIFEST_START = b"image,sha256,subject_key,"
 # What the official reader takes is any suffix that PIL knows; these are the ones with pixels.
 PICTURES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif", ".pbm", ".pgm", ".ppm", ".pnm",
@@ -37,6 +38,16 @@ SHOWN = 10
 def is_image(name: str) -> bool:
     """Whether a file of a dataset is one of its images, by its name: a picture, and no sheet of pictures."""
     return name.lower().endswith(PICTURES) and not name.startswith("__MACOSX/") and name.lower().split("/")[-1] not in SHEETS
+
+
+def is_result(archive: zipfile.ZipFile) -> bool:
+    """Whether a zip is a dataset that `prepare` wrote: its own files and images under their names, and nothing else."""
+    own = {MANIFEST, RECIPE, LABELS}
+    names = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+    if not own <= names.keys() or not all(OUR_NAME.fullmatch(name) for name in names.keys() - own) or names[MANIFEST].flag_bits & 1:
+        return False
+    with archive.open(MANIFEST) as file:
+        return file.read(len(MANIFEST_START)) == MANIFEST_START
 
 
 class Files:

@@ -17,10 +17,11 @@ from medgan.data.pictures import find_pictures
 from medgan.data.quality import OTHER_CLASS
 from medgan.data.recipe import Recipe
 from medgan.data.scans import NAMELESS, Excluded, Found, Place, Scan, Volume, content_identity, find_scans, name_matches, volume_scan, walk
-from medgan.data.stacks import find_stacks, is_idx
+from medgan.data.stacks import find_stacks, is_stack
 from medgan.errors import DataError
 
 NOT_OF_RECIPE = "no file of this recipe's data set"
+STACK = "a stack of pictures (.npz or idx), which this recipe does not take"
 UNKNOWN_FORMAT = "file of no known format"
 DERIVED = "not ORIGINAL\\PRIMARY (--derived takes it)"
 NO_FRAME = "4-D: a recipe for this data set, or --frames, must say which volume is meant"
@@ -56,14 +57,26 @@ def choose(
         label_maps += [] if masks else among
     if "picture" in recipe.sources:
         scans += find_pictures(files, recipe, found.excluded)
-    if "stack" in recipe.sources:
-        scans += find_stacks(files, recipe, found.excluded, held_out=held_out)
-        # The search for DICOM knows no idx files.
-        known = {content_identity(path) for path, _ in files if is_idx(path.name)}
-        found.excluded[:] = [item for item in found.excluded if item.reason != UNKNOWN_FORMAT or item.identity not in known]
+    scans += _stacks(files, found, recipe, held_out=held_out)
     scans = [replace(scan, patient=patient_of(scan.place, recipe.patient) or scan.patient) for scan in scans]
     label_maps = [replace(mask, patient=patient_of(mask.place, recipe.patient)) for mask in label_maps]
     return [scan for scan in scans if _of_class(scan, recipe, found.excluded)], label_maps
+
+
+def _stacks(files: Sequence[tuple[Path, Place]], found: Found, recipe: Recipe, *, held_out: bool) -> list[Scan]:
+    """The stacks of pictures that a recipe takes; those it does not take are listed."""
+    stacks = [path for path, _ in files if is_stack(path.name)]
+    # The search for DICOM knows no idx files.
+    idx = {content_identity(path) for path in stacks if path.suffix.lower() != ".npz"}
+    found.excluded[:] = [item for item in found.excluded if item.reason != UNKNOWN_FORMAT or item.identity not in idx]
+    reason, left_out, scans = STACK, stacks, []
+    if "stack" in recipe.sources:
+        scans = find_stacks(files, recipe, found.excluded, held_out=held_out)
+        # Labels lie beside their pictures; one file that is named on the command line is meant.
+        strangers = [path for path in stacks if not name_matches(path.name, recipe.files) and "labels" not in path.name.lower()]
+        reason, left_out = NOT_OF_RECIPE, strangers if len(files) > 1 else []
+    found.excluded += [Excluded(level="file", identity=content_identity(path), reason=reason) for path in left_out]
+    return scans
 
 
 def _label_map(volume: Volume, excluded: list[Excluded]) -> LabelMap | None:

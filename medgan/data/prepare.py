@@ -185,6 +185,9 @@ def _no_scans(found: Found, masks: int) -> str:
 
 
 def _no_scans_fix(found: Found, recipe: Recipe) -> str:
+    from medgan.data.choose import STACK
+    from medgan.data.zips import RESULT
+
     formats = {
         "series": "DICOM",
         "volume": "NIfTI (.nii, .nii.gz), MetaImage (.mhd, .mha) or NRRD",
@@ -193,8 +196,13 @@ def _no_scans_fix(found: Found, recipe: Recipe) -> str:
     }
     takes = f"the recipe {recipe.name} takes {', '.join(formats[source] for source in recipe.sources)}"
     takes += f" called {', '.join(recipe.files)}" if recipe.files else ""
+    reasons = {item.reason for item in found.excluded}
     if found.pictures and "picture" not in recipe.sources:
         return f"{takes}; --recipe png or xray takes pictures"
+    if STACK in reasons:
+        return f"{takes}; --recipe medmnist takes .npz files"
+    if RESULT in reasons:
+        return f"{takes}; medgan train takes the dataset as it is"
     return takes
 
 

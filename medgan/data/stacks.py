@@ -72,9 +72,9 @@ def find_stacks(files: Sequence[tuple[Path, Place]], recipe: Recipe, excluded: l
     return scans
 
 
-def is_idx(name: str) -> bool:
-    """Whether a file is one of Fashion-MNIST's, pictures or labels, by its name."""
-    return bool(re.search(r"-(images|labels)[-.]idx[13]-ubyte(\.gz)?$", name.lower()))
+def is_stack(name: str) -> bool:
+    """Whether a file is an .npz or one of Fashion-MNIST's, pictures or labels, by its name."""
+    return bool(re.search(r"\.npz$|-(images|labels)[-.]idx[13]-ubyte(\.gz)?$", name.lower()))
 
 
 def pictures_of(scan: Scan) -> Iterator[np.ndarray]:

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from medgan.data.archive import is_result
 from medgan.data.scans import SKIPPED_FOLDERS, Excluded, Place, content_identity
 from medgan.errors import DataError
 
@@ -27,6 +28,7 @@ MOST_DEPTH = 2
 MOST_NAME = 200
 LEAST_FREE = 0.1
 BLOCK = 2**20
+RESULT = "a dataset that prepare wrote, no scans"
 
 
 def is_zip(name: str) -> bool:
@@ -78,11 +80,14 @@ def _members(path: Path, above: tuple[str, ...], folder: Path, excluded: list[Ex
     """Write the members of one zip below `folder`.
 
     Raises:
-        DataError: It is no readable zip, or its content would not fit or is a bomb.
+        DataError: It is no readable zip, a result of `prepare`, or its content would not fit or is a bomb.
     """
     _check_list(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            # Its images were cut already, and those held out from training would come back among the others.
+            if is_result(archive):
+                raise DataError(RESULT)
             wanted = []
             for info in archive.infolist():
                 reason = _fault(info)
@@ -98,7 +103,7 @@ def _members(path: Path, above: tuple[str, ...], folder: Path, excluded: list[Ex
             if total > disk.free - LEAST_FREE * disk.total:
                 raise DataError("a zip whose content does not fit on the work disk")
             return [found for info in wanted if (found := _extract(archive, info, path, above, folder, excluded))]
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error, EOFError):
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, UnicodeDecodeError, struct.error, EOFError):
         raise DataError("no readable zip") from None
 
 

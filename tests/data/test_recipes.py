@@ -245,6 +245,29 @@ def test_a_broken_stack_is_a_reason(tmp_path, spoil, reason):
         run(tmp_path, "fashion-mnist", held_out=0.0)
 
 
+def test_a_stack_is_listed_where_the_recipe_takes_none(tmp_path):
+    layouts.xrays(tmp_path / "in")
+    layouts.medmnist(tmp_path / "in" / "pneumoniamnist.npz")
+    layouts.fashion_mnist(tmp_path / "in" / "fashion", packed=False)
+    summary, _, _ = run(tmp_path, "xray")
+    assert summary["kept"] == 2
+    reason = "a stack of pictures (.npz or idx), which this recipe does not take"
+    with (tmp_path / "out.info" / "excluded.csv").open() as file:
+        assert [row["reason"] for row in csv.DictReader(file)] == [reason] * 5
+    with pytest.raises(DataError, match=r"1 x a stack of pictures") as caught:
+        run(tmp_path, "xray", tmp_path / "in" / "pneumoniamnist.npz", overwrite=True)
+    assert "--recipe medmnist takes .npz files" in caught.value.fix
+
+
+def test_a_stack_of_another_set_is_listed_and_an_unwanted_part_is_not(tmp_path):
+    layouts.medmnist(tmp_path / "in" / "pneumoniamnist.npz")
+    layouts.medmnist(tmp_path / "in" / "octmnist.npz", classes=4, size=64)
+    summary, _, _ = run(tmp_path, "pneumonia-mnist", held_out=0.0)
+    assert (summary["kept"], summary["dropped"]) == (12, {"no file of this recipe's data set": 1})
+    layouts.fashion_mnist(tmp_path / "fashion", packed=False)
+    assert run(tmp_path, "fashion-mnist", tmp_path / "fashion", held_out=0.0, overwrite=True)[0]["dropped"] == {}
+
+
 def test_nothing_in_an_npz_is_unpickled(tmp_path):
     (tmp_path / "in").mkdir()
     np.savez(tmp_path / "in" / "pneumoniamnist.npz", train_images=np.array([{"a": 1}], dtype=object))

@@ -156,3 +156,37 @@ def test_nothing_but_a_broken_zip_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match=r"no scan in the input \(1 x no readable zip\)") as caught:
         prepare(PrepareConfig(size=32, workers=1), tmp_path / "in", tmp_path / "out.zip")
     assert "DOE" not in caught.value.line
+
+
+def test_a_result_of_prepare_among_the_scans_is_no_scan(tmp_path):
+    """Its pictures are cut already, and the held-out ones would come back for training; pictures in any other zip are what was asked for."""
+    from tests.data import layouts
+
+    layouts.pngs(tmp_path / "first")
+    prepare(PrepareConfig(recipe="png", size=64, workers=1), tmp_path / "first", tmp_path / "in" / "old.zip")
+    layouts.pngs(tmp_path / "in" / "new")
+    new = prepare(PrepareConfig(recipe="png", size=64, workers=1), tmp_path / "in", tmp_path / "out.zip")
+    assert (new["kept"], new["dropped"]) == (4, {"a dataset that prepare wrote, no scans": 1})
+    with pytest.raises(DataError, match="1 x a dataset that prepare wrote, no scans") as caught:
+        prepare(PrepareConfig(recipe="png", size=64, workers=1), tmp_path / "in" / "old.zip", tmp_path / "again.zip")
+    assert "medgan train takes the dataset as it is" in caught.value.fix
+
+
+@pytest.mark.parametrize("change", ["another file", "manifest", "official"])
+def test_a_foreign_zip_that_only_looks_like_a_result_is_unpacked(tmp_path, change):
+    """Files of these names are common: with anything else in the zip, or a manifest of another kind, its pictures are raw data."""
+    from tests.data import layouts
+
+    layouts.pngs(tmp_path / "first")
+    prepare(PrepareConfig(recipe="png", size=64, workers=1), tmp_path / "first", tmp_path / "old.zip")
+    with zipfile.ZipFile(tmp_path / "old.zip") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    if change == "another file":
+        members["readme.txt"] = b"from elsewhere"
+    elif change == "manifest":
+        members["manifest.csv"] = b"image,patient\n"
+    else:
+        members = {name: content for name, content in members.items() if name not in ("manifest.csv", "recipe.json")}
+    zipped(tmp_path / "in" / "foreign.zip", members)
+    made = prepare(PrepareConfig(recipe="png", size=64, workers=1), tmp_path / "in", tmp_path / "out.zip")
+    assert made["kept"] == 4
