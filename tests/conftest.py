@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.xnat_server import XnatServer
 
 # Outside the suite's own processes no test reads the user's cache or settings by accident.
 for _name in [n for n in os.environ if n.startswith("MEDGAN_") and n not in ("MEDGAN_WEIGHTS", "MEDGAN_CACHE")]:
@@ -36,3 +39,10 @@ def golden() -> Path:
 def scans() -> Path:
     """The folder of real scans for developers."""
     return _folder("scans")
+
+
+@pytest.fixture
+def xnat(tmp_path: Path) -> Iterator[XnatServer]:
+    """A fake XNAT on loopback, empty; tests/xnat_server/__init__.py says how to fill it and what it can do."""
+    with XnatServer(tmp_path / "xnat") as server:
+        yield server
