@@ -96,7 +96,15 @@ def evaluate(
     # First the images, then the computations behind intervals: one bar, because a terminal shows one at a time.
     with bar("measuring") as step:
         uncertainty = step if config.intervals else None
-        result = evaluator.evaluate(fake_images, sample=sample, walk=walk, n_fake=config.n_fake, step=step, uncertainty=uncertainty)
+        result = evaluator.evaluate(
+            fake_images,
+            sample=sample,
+            walk=walk,
+            subjects=fake_images.subjects() if fake_images is not None else None,
+            n_fake=config.n_fake,
+            step=step,
+            uncertainty=uncertainty,
+        )
     if out is not None:
         write_json(out, result)
     return result

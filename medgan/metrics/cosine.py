@@ -9,8 +9,9 @@ import numpy as np
 
 from medgan.errors import DataError
 from medgan.metrics.features import Array, Features
+from medgan.metrics.means import Measured, described, units_of
 from medgan.metrics.metric import Result
-from medgan.metrics.pictures import Pictures, within
+from medgan.metrics.pictures import Pictures, patients_of, within
 
 COLUMNS = 2**16
 """Pixels of every image that are held in float64 at a time."""
@@ -28,14 +29,14 @@ def products(rows: Array, *, center: bool) -> Array:
     return table
 
 
-def distances(table: Array, *, disjoint: bool) -> Array:
-    """1 - cosine of pairs, from the table of products (n, n) of rows with a length: all pairs once, or 0 with 1, 2 with 3, ..."""
+def distances(table: Array, *, disjoint: bool) -> tuple[Array, Array]:
+    """1 - cosine of pairs (m,), and the pairs (m, 2), from the table of products (n, n) of rows with a length: all pairs once, or 0 with 1, 2 with 3, ..."""
     lengths = np.sqrt(np.diag(table))
     n = len(table)
     one, other = (np.arange(0, n - 1, 2), np.arange(1, n, 2)) if disjoint else np.triu_indices(n, 1)
     # Rounding may leave -1e-16 for parallel rows.
     found: Array = (1 - table[one, other] / (lengths[one] * lengths[other])).clip(0, 2)
-    return found
+    return found, np.stack([one, other], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ class CosinePixels:
         cosine_pairs: `all` pairs of them within a class, or `disjoint` ones, whose standard deviation over the root of their number is a
             standard error.
         center: Take the mean image of the class in its set off first.
+        intervals: Add confidence intervals, of either mean and of their difference.
     """
 
     needs: ClassVar[str] = "images"
@@ -61,42 +63,51 @@ class CosinePixels:
     pairs: int = 1000
     cosine_pairs: str = "all"
     center: bool = False
+    intervals: bool = True
 
     def __call__(self, *, real: Pictures, fake: Pictures) -> Result:
         """Means and standard deviations (n - 1) over pairs of either set, how many pairs, and what was compared."""
         of_fake, of_real = self.of_set(fake, real), self.of_set(real, fake)
         return {**self.described(of_fake, of_real), "within": within(real, fake)}
 
-    def of_set(self, one: Pictures, other: Pictures) -> Array:
-        """Distances of the pairs of one set, (m,)."""
-        return self.of_classes([one.images[places[: 2 * self.pairs]] for places in one.classes(other)])
+    def of_set(self, one: Pictures, other: Pictures) -> Measured:
+        """Distances of the pairs of one set."""
+        return self.of_classes(one.images, [places[: 2 * self.pairs] for places in one.classes(other)], one.subjects)
 
-    def of_classes(self, classes: list[Array]) -> Array:
-        """Distances of pairs within each class, (m,). Images without a direction (black, or equal to the mean) are in no pair.
+    def of_classes(self, images: Array, classes: list[Array], subjects: Array | None) -> Measured:
+        """Distances of pairs within each class. Images without a direction (black, or equal to the mean) are in no pair.
+
+        Args:
+            images: Rows of any shape, (n, ...).
+            classes: The places in them of each class's images.
+            subjects: A key of each one's patient, (n,), or None.
 
         Raises:
             DataError: There is no pair.
         """
-        found = []
-        for rows in classes:
+        found, pairs = [], []
+        for places in classes:
+            rows = images[places]
             table = products(rows, center=self.center)
             lengths = np.diag(table)
             # What is left of a constant set after centring is rounding.
             some = lengths > 1e-24 * max(float(np.square(rows.astype(np.float64)).sum(axis=tuple(range(1, rows.ndim))).max()), 1e-300)
-            found.append(distances(table[np.ix_(some, some)], disjoint=self.cosine_pairs == "disjoint"))
+            values, chosen = distances(table[np.ix_(some, some)], disjoint=self.cosine_pairs == "disjoint")
+            found.append(values)
+            pairs.append(places[some][chosen])
         every = np.concatenate(found)
         if not len(every):
             raise DataError(
                 "a cosine distance needs two images of one class that are not black (or, centred, not all equal)",
                 fix="more images (--n-fake), or --metrics without cosine distances",
             )
-        return every
+        units, patients = units_of(len(images), subjects)
+        fixed = "with the mean image taken off, all pairs together give about 1 whatever the images are" if self.center else ""
+        return Measured(every, units[np.concatenate(pairs)], patients, fixed if self.cosine_pairs == "all" else "")
 
-    def described(self, of_fake: Array, of_real: Array) -> Result:
+    def described(self, of_fake: Measured, of_real: Measured) -> Result:
         """The result that both spaces share."""
-        sd, real_sd = (float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for v in (of_fake, of_real))
-        result: Result = {"value": float(of_fake.mean()), "sd": sd, "pairs": len(of_fake)}
-        result |= {"real": float(of_real.mean()), "real_sd": real_sd, "real_pairs": len(of_real)}
+        result = described(of_fake, of_real, what="pairs", intervals=self.intervals)
         return result | {"pairing": self.cosine_pairs, "centred": "yes" if self.center else "no"}
 
 
@@ -114,5 +125,6 @@ class CosineInception(CosinePixels):
         for features in (fake, real):
             assert features.rows is not None
             chosen = np.random.default_rng(self.seed).permutation(features.count)[: 2 * self.pairs]
-            values.append(self.of_classes([features.rows[chosen]]))
+            subjects = patients_of(features.subjects, chosen)
+            values.append(self.of_classes(features.rows[chosen], [np.arange(len(chosen))], subjects))
         return {**self.described(*values), "within": "set"}

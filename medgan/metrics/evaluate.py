@@ -18,7 +18,7 @@ from medgan.errors import ConfigError, DataError
 from medgan.metrics import EXTRACTORS, METRICS
 from medgan.metrics.features import Array, Collector, Extractor, Features, Images, cache_path, identity, load, save, stride
 from medgan.metrics.metric import Metric, Result
-from medgan.metrics.pictures import Pictures, class_numbers, drawn
+from medgan.metrics.pictures import Pictures, class_numbers, drawn, patients_of
 from medgan.metrics.uncertainty import add_uncertainty
 from medgan.progress import Step, nothing
 from medgan.ranks import Ranks
@@ -70,7 +70,7 @@ class EvaluateConfig:
 
     def of_metrics(self) -> dict[str, Any]:
         """The settings that metrics have by the same name."""
-        return {name: getattr(self, name) for name in ("pairs", "picture_size", "cosine_pairs", "center")}
+        return {name: getattr(self, name) for name in ("pairs", "picture_size", "cosine_pairs", "center", "intervals")}
 
 
 class Evaluator:
@@ -156,22 +156,23 @@ class Evaluator:
         self._n_real = len(real)
         if self._needs("images") and self.ranks.speaks:
             numbers = drawn(len(real), 2 * self.pairs, self._shape, seed=self.seed)
-            self._real_pictures = self._pictures(real, numbers)
+            self._real_pictures = self._pictures(real, numbers, subjects)
+        self._subjects = subjects
         if self.extractor is None:
             return
-        self._subjects = subjects
         self._identity = identity(real) if self.ranks.speaks else ""
         path = cache_path(self.cache, real, self.extractor, self._identity) if self.cache and self.ranks.speaks else None
         features = load(path, dim=self.extractor.dim, keep=self._needs("features"), sample=True) if path else None
         if not self.ranks.any(features is not None):
             features, _ = self._collect(real.images, len(real), step, sample=True)
-            assert features is not None
-            if path:
+            if path and features:
                 try:
                     save(path, features)
                 except OSError as error:
                     # A cache that cannot be written costs time, never a result.
                     log.warning("features of the real set were not kept for next time: %s", error.strerror)
+        assert features is not None
+        features.subjects = subjects
         self._real = features
 
     def check_generator(self, there: bool) -> None:
@@ -191,6 +192,7 @@ class Evaluator:
         *,
         sample: Sampler | None = None,
         walk: Walk | None = None,
+        subjects: Sequence[str] | None = None,
         n_fake: int = 50_000,
         step: Step = nothing,
         uncertainty: Step | None = None,
@@ -201,6 +203,7 @@ class Evaluator:
             fake: A set of images, or
             sample: a function that makes them.
             walk: A function that makes pairs of near images, for metrics of a generator.
+            subjects: A key of the patient of each image of `fake`, where that is a set of other patients; None where it is not known.
             n_fake: How many to use; a set that holds fewer is used whole.
             step: Called with images done and images in all.
             uncertainty: Called with computations done and in all; None leaves out intervals, floors and FID-infinity, which take
@@ -226,13 +229,16 @@ class Evaluator:
             count = n_fake if self.extractor else looked_at
         numbers = drawn(count, 2 * self.pairs, self._shape, seed=self.seed) if self._needs("images") else np.arange(0)
         if fake is not None and self.extractor is None:
-            features, pictures = None, self._pictures(fake, numbers) if self.ranks.speaks else None
+            features, pictures = None, self._pictures(fake, numbers, subjects) if self.ranks.speaks else None
         else:
             draw = sample or (lambda first, some: fake.images(range(first, first + some)))  # type: ignore[union-attr]
             features, images = self._collect(
                 lambda numbers: draw(numbers.start, len(numbers)), count, step, keep=numbers, sample=bool(uncertainty)
             )
-            pictures = Pictures(images, numbers, class_numbers(fake, numbers) if fake is not None else None)
+            classes = class_numbers(fake, numbers) if fake is not None else None
+            pictures = Pictures(images, numbers, classes, fake, patients_of(subjects, numbers))
+            if features and subjects:
+                features.subjects = subjects[:count]
         made: dict[str, Result] = {}
         for name, metric in self.metrics.items():
             if metric.needs == "generator":
@@ -247,27 +253,35 @@ class Evaluator:
             pictures=(self._real_pictures, pictures),
             counts=(self._n_real, count or n_fake),
             made=made,
-            subjects=self._subjects,
             uncertainty=uncertainty,
         )
+        warnings = result["warnings"] + self._shared(subjects[:count] if subjects else ())
         about = self.extractor
         return {
             **result,
             **({"real": self._identity} if self._identity else {}),
             **({"extractor": {"name": about.name, "sha256": about.sha256}, "resize": about.resize} if about else {}),
             "seed": self.seed,
-            "warnings": result["warnings"],
+            "warnings": warnings,
             "seconds": round(time.monotonic() - started, 3),
         }
 
     def _needs(self, *kinds: str) -> bool:
         return any(metric.needs in kinds for metric in self.metrics.values())
 
-    def _pictures(self, images: Images, numbers: Array) -> Pictures:
+    def _shared(self, subjects: Sequence[str]) -> list[dict[str, str]]:
+        """A warning where patients are in both sets."""
+        both = len(set(subjects) & set(self._subjects or ()))
+        if not both:
+            return []
+        text = f"{both} patients are in both sets: as a comparison of patients with other patients, the figures are too good."
+        return [{"code": "W_SHARED_PATIENTS", "text": text}]
+
+    def _pictures(self, images: Images, numbers: Array, subjects: Sequence[str] | None) -> Pictures:
         """Some images of a set, in this order, read in its own."""
         order = numbers.argsort()
         found = self._alike(images.images(numbers[order].tolist()))
-        return Pictures(found[order.argsort()], numbers, class_numbers(images, numbers), images)
+        return Pictures(found[order.argsort()], numbers, class_numbers(images, numbers), images, patients_of(subjects, numbers))
 
     def _alike(self, images: Array) -> Array:
         if _checked(images).shape[1:] != self._shape:
@@ -333,7 +347,6 @@ def compare(
     pictures: tuple[Pictures | None, Pictures | None] = (None, None),
     counts: tuple[int, int] = (0, 0),
     made: Mapping[str, Result] = {},
-    subjects: Sequence[str] | None = None,
     uncertainty: Step | None = None,
 ) -> dict[str, Any]:
     """Metrics of two sets, each under the name it has a right to, and what a reader must know about them.
@@ -346,7 +359,6 @@ def compare(
         pictures: Images of the real and of the synthetic set, for metrics that need them.
         made: Results of metrics of a generator.
         counts: How many images either set has; its features' count where there are features.
-        subjects: A key of each real image's patient, or None.
         uncertainty: See `Evaluator.evaluate`.
     """
     n_real, n_fake = (features.count if features else count for features, count in zip((real, fake), counts, strict=True))
@@ -374,7 +386,7 @@ def compare(
         )
         warnings.append({"code": "W_SMALL_N", "text": text})
     if uncertainty and real and fake:
-        warnings += add_uncertainty(values, measured, real=real, fake=fake, subjects=subjects, seed=seed, step=uncertainty)
+        warnings += add_uncertainty(values, measured, real=real, fake=fake, seed=seed, step=uncertainty)
     return {"metrics": values, "n_real": n_real, "n_fake": n_fake, "warnings": warnings}
 
 

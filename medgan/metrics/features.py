@@ -76,13 +76,17 @@ class Features:
         self.total = total
         self.chosen = chosen
         self._outer = outer
+        self.subjects: Sequence[str] | None = None
+        """A key of the patient of each of the N images, where they are known: rows of one patient are not independent."""
         self.kept: dict[Any, Any] = {}
         """What metrics have worked out of this set and others will ask for again."""
 
     @classmethod
-    def of(cls, rows: Array) -> Features:
-        """Features from rows (N, D) that are all at hand."""
-        return cls(np.asarray(rows), len(rows), np.asarray(rows).sum(0, dtype=np.float64), None)
+    def of(cls, rows: Array, subjects: Sequence[str] | None = None) -> Features:
+        """Features from rows (N, D) that are all at hand, and the patients they are of."""
+        features = cls(np.asarray(rows), len(rows), np.asarray(rows).sum(0, dtype=np.float64), None)
+        features.subjects = subjects
+        return features
 
     @property
     def outer(self) -> Array:

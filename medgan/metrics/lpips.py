@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from medgan import weights as pretrained
 from medgan.errors import DataError
 from medgan.metrics.features import Array
+from medgan.metrics.means import Measured, described
 from medgan.metrics.metric import Result
 from medgan.metrics.pictures import Pictures, blocks, within
 
@@ -106,6 +107,7 @@ class LPIPSAlexNet:
         pairs: Most pairs of a set.
         device: Where to compute.
         weights: A folder to look for weights in first.
+        intervals: Add confidence intervals, of either mean and of their difference.
     """
 
     needs: ClassVar[str] = "images"
@@ -118,6 +120,7 @@ class LPIPSAlexNet:
     pairs: int = 1000
     device: str = "cpu"
     weights: Path | None = None
+    intervals: bool = True
 
     @cached_property
     def model(self) -> LPIPS:
@@ -142,14 +145,12 @@ class LPIPSAlexNet:
                 else "--metrics without lpips",
             )
         of_fake, of_real = self.of_pairs(fake, real), self.of_pairs(real, fake)
-        sd, real_sd = (float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for v in (of_fake, of_real))
-        result: Result = {"value": float(of_fake.mean()), "sd": sd, "pairs": len(of_fake)}
-        result |= {"real": float(of_real.mean()), "real_sd": real_sd, "real_pairs": len(of_real)}
+        result = described(of_fake, of_real, what="pairs", intervals=self.intervals)
         return result | {"within": within(real, fake), "weights_sha256": pretrained.known(f"lpips-{self.network}").sha256}
 
     @torch.inference_mode()
-    def of_pairs(self, one: Pictures, other: Pictures) -> Array:
-        """Distances of the pairs of one set, (m,) float64."""
+    def of_pairs(self, one: Pictures, other: Pictures) -> Measured:
+        """Distances of the pairs of one set, float64."""
         pairs = one.pairs(other, self.pairs)
         found = []
         # 64 channels of the first layer, and both images.
@@ -157,7 +158,7 @@ class LPIPSAlexNet:
             for part in blocks(len(pairs), (8, *one.images.shape[2:])):
                 x, y = (as_input(one.images[pairs[part, side]], self.device) for side in (0, 1))
                 found.append(self.model(x, y).double().cpu().numpy())
-        return np.concatenate(found)
+        return one.measured(np.concatenate(found), pairs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
-Result = dict[str, float | str]
-"""`value` and whatever else is needed to read it."""
+Result = dict[str, Any]
+"""`value`, a number, and whatever else is needed to read it, as JSON values."""
 
 
 class Metric(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from medgan import weights as pretrained
 from medgan.errors import DataError
 from medgan.metrics.features import Array
 from medgan.metrics.lpips import LPIPS, load_lpips
+from medgan.metrics.means import interval
 from medgan.metrics.metric import Result
 from medgan.progress import Step, nothing
 from medgan.ranks import Ranks
@@ -37,11 +39,26 @@ def shrunk(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
+def ends(distances: Array) -> tuple[float, float]:
+    """The 1st and the 99th percentile, each rounded to the distance beyond it, as the official code does."""
+    return float(np.percentile(distances, 1, method="lower")), float(np.percentile(distances, 99, method="higher"))
+
+
 def trimmed_mean(distances: Array) -> float:
-    """Mean of the distances from the 1st to the 99th percentile, each rounded to the distance beyond it, as the official code does."""
-    low = np.percentile(distances, 1, method="lower")
-    high = np.percentile(distances, 99, method="higher")
+    """Mean of the distances between the ends, these included."""
+    low, high = ends(distances)
     return float(distances[(distances >= low) & (distances <= high)].mean(dtype=np.float64))
+
+
+def trimmed_interval(distances: Array) -> Result:
+    """The interval of the trimmed mean, from the deviation of the distances moved to the ends (Tukey and McLaughlin 1963)."""
+    low, high = ends(distances)
+    kept = int(((distances >= low) & (distances <= high)).sum())
+    if kept < 2 or low == high:
+        return {"interval": None, "interval_method": f"none: {len(distances)} pairs {'all ' if kept > 1 else ''}gave {distances[0]:.4g}"}
+    winsorised = distances.astype(np.float64).clip(low, high)
+    error = float(winsorised.std(ddof=1)) / (kept / len(distances)) / math.sqrt(len(distances))
+    return interval(trimmed_mean(distances), error, kept - 1, f"standard error of a trimmed mean of {len(distances):,} pairs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +72,7 @@ class PPL2WEnd:
         batch: Pairs per forward pass.
         device: Where LPIPS is computed.
         weights: A folder to look for weights in first.
+        intervals: Add a confidence interval, the generator as it is.
     """
 
     needs: ClassVar[str] = "generator"
@@ -67,6 +85,7 @@ class PPL2WEnd:
     batch: int = 8
     device: str = "cpu"
     weights: Path | None = None
+    intervals: bool = True
 
     @cached_property
     def model(self) -> LPIPS:
@@ -106,6 +125,7 @@ class PPL2WEnd:
             raise DataError("the generator gave images that are not finite numbers", fix="another --bundle")
         return {
             "value": trimmed_mean(distances),
+            **(trimmed_interval(distances) if self.intervals else {}),
             "pairs": count,
             "epsilon": self.epsilon,
             "space": "w",

@@ -5,13 +5,14 @@ Memory is bounded by the number of images drawn and by `MOST_BYTES`, not by the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from medgan.errors import DataError
 from medgan.metrics.features import Array, Images
+from medgan.metrics.means import Measured, units_of
 
 MOST_BYTES = 2**30
 """Of the images drawn from one set: 1024 grey images of 1024 px."""
@@ -26,12 +27,14 @@ class Pictures:
         numbers: Their numbers in the set, (n,).
         labels: Their class numbers, (n,), or None where the set has none.
         everything: The whole set, read by index; None where a generator makes the images.
+        subjects: A key of each one's patient, (n,), or None where they are not known.
     """
 
     images: Array
     numbers: Array
     labels: Array | None = None
     everything: Images | None = None
+    subjects: Array | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,6 +58,11 @@ class Pictures:
         # In the order of the draw, so that a class's share of the pairs is its share of the images.
         return found[np.argsort(found[:, 1], kind="stable")][:most]
 
+    def measured(self, values: Array, places: Array) -> Measured:
+        """Values of images (m,), or of pairs (m,), at these places, (m,) or (m, 2), with the patients or images they are of."""
+        units, patients = units_of(len(self), self.subjects)
+        return Measured(values, units[places], patients)
+
 
 def within(one: Pictures, other: Pictures) -> str:
     """What pairs have in common: `class` or, where a set has no class numbers, only the `set`."""
@@ -71,6 +79,11 @@ def class_numbers(images: Images, numbers: Array) -> Array | None:
     """Class numbers of some images of a set that has them; vectors are no classes."""
     labels = getattr(images, "labels", None)
     return None if labels is None or labels.ndim != 1 else labels[numbers]
+
+
+def patients_of(subjects: Sequence[str] | None, numbers: Array) -> Array | None:
+    """The patients' keys of some images of a set, where they are known."""
+    return None if subjects is None else np.asarray(subjects)[numbers]
 
 
 def blocks(count: int, image_shape: tuple[int, ...]) -> Iterator[slice]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from medgan.errors import DataError
 from medgan.metrics.features import Array
+from medgan.metrics.means import Measured, described
 from medgan.metrics.metric import Result
 from medgan.metrics.pictures import Pictures, blocks, within
 
@@ -84,11 +85,6 @@ def prepared(images: Array, device: str, size: int = 0) -> Tensor:
     return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True) if size else x
 
 
-def spread(values: Array) -> float:
-    """Standard deviation with n - 1; 0 for a single value."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
 @dataclass(frozen=True, kw_only=True)
 class MSSSIM:
     """Mean MS-SSIM of random disjoint pairs within a set: how alike its images are (Odena et al. 2017, arXiv 1610.09585, section 4.2).
@@ -99,6 +95,7 @@ class MSSSIM:
         pairs: Most pairs of a set.
         picture_size: Side to which images are resized first (176 gives five scales at any size); 0 leaves them.
         device: Where to compute, in float64.
+        intervals: Add confidence intervals, of either mean and of their difference.
     """
 
     needs: ClassVar[str] = "images"
@@ -110,32 +107,28 @@ class MSSSIM:
     pairs: int = 1000
     picture_size: int = 0
     device: str = "cpu"
+    intervals: bool = True
 
     def __call__(self, *, real: Pictures, fake: Pictures) -> Result:
         """Means and standard deviations (n - 1) over pairs of either set, how many pairs, and the rule that was used."""
         of_fake, of_real = self.of_pairs(fake, real), self.of_pairs(real, fake)
         weights, size = scales_of(self.picture_size or min(fake.images.shape[2:]))
         return {
-            "value": float(of_fake.mean()),
-            "sd": spread(of_fake),
-            "pairs": len(of_fake),
-            "real": float(of_real.mean()),
-            "real_sd": spread(of_real),
-            "real_pairs": len(of_real),
+            **described(of_fake, of_real, what="pairs", intervals=self.intervals),
             "within": within(real, fake),
             "scales": len(weights),
             "window": size,
         }
 
-    def of_pairs(self, one: Pictures, other: Pictures) -> Array:
-        """MS-SSIM of each pair of one set, (m,)."""
+    def of_pairs(self, one: Pictures, other: Pictures) -> Measured:
+        """MS-SSIM of each pair of one set."""
         pairs = one.pairs(other, self.pairs)
         shape = (one.images.shape[1], self.picture_size, self.picture_size) if self.picture_size else one.images.shape[1:]
         found = []
         for part in blocks(len(pairs), shape):
             x, y = (prepared(one.images[pairs[part, side]], self.device, self.picture_size) for side in (0, 1))
             found.append(ms_ssim(x, y).cpu().numpy())
-        return np.concatenate(found)
+        return one.measured(np.concatenate(found), pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +141,7 @@ class NearestSSIM:
     Args:
         pairs: Most synthetic images that are looked up, and most real ones.
         device: Where SSIM is computed, in float64.
+        intervals: Add confidence intervals of the means, the real set as it is.
     """
 
     needs: ClassVar[str] = "images"
@@ -158,9 +152,10 @@ class NearestSSIM:
     instead: ClassVar[str] = ""
     pairs: int = 1000
     device: str = "cpu"
+    intervals: bool = True
 
     def __call__(self, *, real: Pictures, fake: Pictures) -> Result:
-        """Mean, standard deviation (n - 1) and largest value over synthetic images, how many, and the mean of the real ones.
+        """Mean, standard deviation (n - 1) and largest value over synthetic images, how many, and the same of real ones.
 
         Raises:
             DataError: There are fewer than two real images.
@@ -178,14 +173,9 @@ class NearestSSIM:
             self.ssim(images, np.concatenate([real.everything.images([int(n)]) for n in found]))
             for images, found in zip(asked, places, strict=True)
         ]
-        return {
-            "value": float(values[0].mean()),
-            "sd": spread(values[0]),
-            "highest": float(values[0].max()),
-            "images": len(values[0]),
-            "real": float(values[1].mean()),
-            "real_highest": float(values[1].max()),
-        }
+        of_fake, of_real = (one.measured(v, np.arange(len(v))) for one, v in zip((fake, real), values, strict=True))
+        highest = {"highest": float(values[0].max()), "real_highest": float(values[1].max())}
+        return {**described(of_fake, of_real, what="images", intervals=self.intervals), **highest}
 
     def ssim(self, images: Array, others: Array) -> Array:
         """SSIM of each image with its counterpart, (n,)."""

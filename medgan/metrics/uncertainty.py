@@ -20,18 +20,16 @@ from medgan.errors import DataError
 from medgan.metrics.features import Array, Features
 from medgan.metrics.fid import FID
 from medgan.metrics.frechet import frechet_distance
+from medgan.metrics.means import FEWEST_PATIENTS, interval, units_of
 from medgan.metrics.metric import Metric
 from medgan.progress import Step, nothing
 
 GROUPS = 12
 """Groups that an interval rests on; 12 divides into 2, 3 and 4 parts for FID-infinity."""
-FEWEST_PATIENTS = 4
-"""Below this many patients there are too few groups of them, and images are divided at random."""
 HALVINGS = 4
 """Random halvings of the real images behind a floor."""
 PARTS = (1, 2, 3, 4)
 """Into how many parts the sets are cut for FID-infinity."""
-LEVEL = 0.95
 
 Entry = dict[str, Any]
 
@@ -51,18 +49,13 @@ class Sample:
     patients: int
 
     @classmethod
-    def of(cls, features: Features, subjects: Sequence[str] | None) -> Sample:
-        """The kept rows of a set.
-
-        Args:
-            features: Of the set, with rows or a sample of them.
-            subjects: A key of the patient of each image of the whole set, or None.
-        """
+    def of(cls, features: Features) -> Sample:
+        """The kept rows of a set, with rows or a sample of them."""
         rows, numbers = features.sample()
-        if subjects is None or len(subjects) != features.count:
-            return cls(rows, None, 0)
-        keys, codes = np.unique(np.asarray(subjects)[numbers], return_inverse=True)
-        return cls(rows, codes if len(keys) >= FEWEST_PATIENTS else None, len(keys))
+        subjects = features.subjects
+        known = subjects is not None and len(subjects) == features.count
+        codes, patients = units_of(len(rows), np.asarray(subjects)[numbers] if known else None)
+        return cls(rows, codes if patients >= FEWEST_PATIENTS else None, patients)
 
     @property
     def by(self) -> str:
@@ -121,7 +114,6 @@ def add_uncertainty(
     *,
     real: Features,
     fake: Features,
-    subjects: Sequence[str] | None,
     seed: int,
     step: Step = nothing,
 ) -> list[dict[str, str]]:
@@ -131,16 +123,18 @@ def add_uncertainty(
         values: Entry by name; changed.
         metrics: Metric by the same names.
         real: Features of the real images, with rows or a sample.
-        fake: Of the synthetic ones.
-        subjects: A key of the patient of each real image, or None.
+        fake: Of the synthetic ones, or of another set of patients.
         seed: Of the divisions.
         step: Progress, in computations.
 
     Returns:
         Warnings, as `code` and `text`.
     """
-    metrics = {name: metric for name, metric in metrics.items() if metric.needs in ("moments", "features")}
-    reals, fakes = Sample.of(real, subjects), Sample.of(fake, None)
+    # Means over images or pairs bring theirs along.
+    metrics = {
+        name: metric for name, metric in metrics.items() if metric.needs in ("moments", "features") and "interval" not in values[name]
+    }
+    reals, fakes = Sample.of(real), Sample.of(fake)
     if min(len(reals.rows), len(fakes.rows)) < 2 * GROUPS:
         for name, metric in metrics.items():
             why = f"fewer than {2 * GROUPS} images of a set"
@@ -167,22 +161,14 @@ def add_uncertainty(
                 values[name]["value"],
                 error,
                 free,
-                f"jackknife over {len(grouped[0])} groups of {_units(reals)} and {GROUPS} of synthetic images",
+                f"jackknife over {len(grouped[0])} groups of {_units(reals)} and {len(grouped[1])} of {_units(fakes, 'synthetic')}",
             )
             # No distance is negative; an unbiased estimate of one, below, may be.
             values[name]["interval"][0] = max(values[name]["interval"][0], 0.0)
             values[name] |= {"floor": floor(metric.ddof, reals, fakes, rng, tick), "infinity": fid.infinity(error, free)}
         else:
-            values[name] |= _from_parts(metric, values[name]["value"], reals, grouped, tick)
+            values[name] |= _from_parts(metric, values[name]["value"], (reals, fakes), grouped, tick)
     return _warnings(reals, any(isinstance(metric, FID) for metric in metrics.values()))
-
-
-def interval(value: float, error: float, free: int, method: str) -> Entry:
-    """Value ± t · standard error, and how it was made."""
-    from scipy.stats import t
-
-    reach = float(t.ppf((1 + LEVEL) / 2, free)) * error
-    return {"interval": [value - reach, value + reach], "interval_level": LEVEL, "interval_method": method}
 
 
 @dataclass
@@ -277,7 +263,9 @@ def floor(ddof: int, reals: Sample, fakes: Sample, rng: np.random.Generator, tic
     }
 
 
-def _from_parts(metric: Metric, value: float, reals: Sample, groups: tuple[Groups, Groups], tick: Callable[[], None]) -> Entry:
+def _from_parts(
+    metric: Metric, value: float, samples: tuple[Sample, Sample], groups: tuple[Groups, Groups], tick: Callable[[], None]
+) -> Entry:
     """The interval of any other metric, from its values on disjoint parts of both sets."""
     count = min(map(len, groups))
     # Together as many random subsets as the value itself had.
@@ -294,7 +282,8 @@ def _from_parts(metric: Metric, value: float, reals: Sample, groups: tuple[Group
     error = float(np.std(found, ddof=1)) / math.sqrt(count)
     if error == 0:
         return {"interval": None, "interval_method": f"none: {count} parts all gave {found[0]:.4g}"}
-    return interval(value, error, count - 1, f"standard error from {count} disjoint parts of {_units(reals)} and of synthetic images")
+    parts_of = f"{_units(samples[0])} and of {_units(samples[1], 'synthetic')}"
+    return interval(value, error, count - 1, f"standard error from {count} disjoint parts of {parts_of}")
 
 
 def _computations(metric: Metric, reals: Groups, fakes: Groups) -> int:
@@ -303,8 +292,8 @@ def _computations(metric: Metric, reals: Groups, fakes: Groups) -> int:
     return len(reals) + len(fakes) + 2 * sum(PARTS) + 2 * HALVINGS
 
 
-def _units(reals: Sample) -> str:
-    return "real images" if reals.subjects is None else f"{reals.patients} patients"
+def _units(sample: Sample, kind: str = "real") -> str:
+    return f"{kind} images" if sample.subjects is None else f"{sample.patients} patients{' of the second set' if kind != 'real' else ''}"
 
 
 def _warnings(reals: Sample, has_floor: bool) -> list[dict[str, str]]:

@@ -16,7 +16,7 @@ from medgan.data.prepare import PrepareConfig
 from medgan.errors import OutputError
 from medgan.reports.citation import NOT_FOR_DIAGNOSIS, REFERENCES, SENTENCE, citation_text
 from medgan.reports.commandline import command_line, looks_like_path
-from medgan.reports.companions import companions, interval_text
+from medgan.reports.companions import companions, difference_text, interval_text
 from medgan.reports.pictures import data_uri, read_sheet
 from medgan.reports.results import FID_NAMES, DatasetFacts, Results, metric_value, number, read_results
 from medgan.reports.verdict import amount, count, fid_text, verdict
@@ -238,7 +238,8 @@ def _metric_rows(results: Results) -> list[MetricRow]:
         meaning = MEANINGS.get(name, "")
         values.pop("higher_is_better", None)  # the meaning says it
         details = interval_text(values, partial(_figure, name))
-        for key in ("interval", "interval_level", "interval_method"):
+        difference = difference_text(values)
+        for key in ("interval", "interval_level", "interval_method", *(("difference",) if difference else ())):
             values.pop(key, None)
         if name == "fid50k_full" and number(results.metrics.get("n_fake")) not in (None, 50000):
             # The name promises 50,000 images; a short evaluation under it must say what it is.
@@ -246,7 +247,10 @@ def _metric_rows(results: Results) -> list[MetricRow]:
         if "value" in values:
             shown = _figure(name, values.pop("value"))
             details = ", ".join(
-                filter(None, [details, *(f"{key.replace('_', ' ')} {_word(value)}" for key, value in values.items() if _is_word(value))])
+                filter(
+                    None,
+                    [details, difference, *(f"{key.replace('_', ' ')} {_word(value)}" for key, value in values.items() if _is_word(value))],
+                )
             )
             rows.append(MetricRow(name=name, value=shown, details=details, meaning=meaning))
             continue

@@ -30,6 +30,14 @@ def interval_text(entry: Mapping[str, Any], digits: Any = amount) -> str:
     return f"{f'{level:.0%} '.replace('%', ' %') if level else ''}interval {digits(ends[0])} to {digits(ends[1])}"
 
 
+def difference_text(entry: Mapping[str, Any]) -> str:
+    """`difference to the real images -0.04 (-0.06 to -0.02)`, or nothing where the entry has no interval of it."""
+    value, ends = number(entry.get("difference")), _ends(entry.get("difference_interval"))
+    if value is None or ends is None:
+        return ""
+    return f"difference to the real images {amount(value)} ({amount(ends[0])} to {amount(ends[1])})"
+
+
 def companions(results: Results) -> list[Companion]:
     """The lines for the first FID of the final evaluation; empty where it was measured without them."""
     metrics = results.metrics.get("metrics")

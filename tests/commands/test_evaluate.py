@@ -1,3 +1,4 @@
+import io
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from medgan import weights
 from medgan.cli import main
+from medgan.data.dataset import COLUMNS, csv_text, image_name, open_dataset, write_dataset
 from tests.metrics.phantoms import waves
 from tests.metrics.pretrained import inception
 
@@ -16,6 +18,18 @@ def folder_of(path, images):
     path.mkdir()
     for i, image in enumerate(images):
         Image.fromarray(image[0]).save(path / f"{i:03}.png")
+    return str(path)
+
+
+def dataset_of(path, images, subjects):
+    """A dataset as `prepare` writes it, with the patient of each image in its manifest."""
+    pngs = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.fromarray(image[0]).save(buffer, "PNG")
+        pngs.append(buffer.getvalue())
+    rows = [{"image": image_name(i), "subject_key": subject} for i, subject in enumerate(subjects)]
+    write_dataset(path, pngs, None, csv_text(COLUMNS, rows), {})
     return str(path)
 
 
@@ -89,7 +103,6 @@ def test_a_bundle_is_sampled_in_fp32_on_the_chosen_device(tmp_path, monkeypatch)
     import torch
 
     from medgan.commands.evaluate import bundle_sampler
-    from medgan.data.dataset import open_dataset
     from medgan.errors import DeviceError
     from medgan.machine import set_precision
     from medgan.metrics.evaluate import EvaluateConfig, Evaluator
@@ -129,7 +142,54 @@ def test_sets_of_other_size_are_exit_65(tmp_path, own_cache):
     assert not (tmp_path / "metrics.json").exists()
 
 
+def test_the_floor_has_no_patient_in_both_halves(tmp_path, own_cache):
+    """Each patient has four copies of one image: between random halves they are the same images, between halves of patients none is."""
+    images, subjects = waves(12, size=32).repeat(4, axis=0), [f"key{i // 4:02}" for i in range(48)]
+    whose = dataset_of(tmp_path / "whose.zip", images, subjects)
+    anybody = dataset_of(tmp_path / "anybody.zip", images, [""] * 48)
+    fake = folder_of(tmp_path / "fake", waves(24, size=32, first=50))
+    found = {}
+    for name, real in (("patient", whose), ("image", anybody)):
+        done = evaluate("--real", real, "--fake", fake, "--metrics", "fid")
+        assert done.exit_code == 0, done.stderr
+        result = json.loads(done.stdout)
+        found[name] = result["metrics"]["fid"]
+        assert found[name]["floor"]["by"] == name
+        assert ("W_NO_PATIENTS" in done.stderr) == (name == "image")
+        assert "key0" not in done.output
+    assert found["patient"]["value"] == pytest.approx(found["image"]["value"], rel=1e-6)
+    assert found["patient"]["floor"]["value"] > 2 * found["image"]["floor"]["value"]
+    assert "12 groups of 12 patients and 12 of synthetic images" in found["patient"]["interval_method"]
+    assert open_dataset(Path(whose)).subjects() == subjects
+    assert open_dataset(Path(anybody)).subjects() is None
+
+
+def test_patients_of_the_second_set_count_too(tmp_path, own_cache):
+    """Held-out patients against training patients: what real images are worth against one another."""
+    images = waves(48, size=32)
+    real = dataset_of(tmp_path / "real.zip", images[:24], [f"a{i // 2}" for i in range(24)])
+    other = dataset_of(tmp_path / "held-out.zip", images[24:], [f"b{i // 4}" for i in range(24)])
+    done = evaluate("--real", real, "--fake", other, "--metrics", "fid,ms_ssim,cosine_pixels")
+    assert done.exit_code == 0, done.stderr
+    metrics = json.loads(done.stdout)["metrics"]
+    assert "of 12 patients and 6 of 6 patients of the second set" in metrics["fid"]["interval_method"]
+    assert metrics["ms_ssim"]["interval_method"] == "standard error of 12 pairs of 6 patients"
+    assert metrics["cosine_pixels"]["interval_method"] == "standard error of 276 pairs of 6 patients"
+    assert "W_SHARED_PATIENTS" not in done.stderr
+    mixed = dataset_of(tmp_path / "mixed.zip", images[24:], [f"{'a' if i < 8 else 'b'}{i // 4}" for i in range(24)])
+    done = evaluate("--real", real, "--fake", mixed, "--metrics", "ms_ssim")
+    assert "W_SHARED_PATIENTS 2 patients are in both sets" in done.stderr
+
+
 PIXELS = "ms_ssim,cosine_pixels,ssim_nearest"
+
+
+def test_intervals_of_pixels_are_left_out_where_nobody_wants_them(tmp_path):
+    real, fake = folder_of(tmp_path / "real", waves(8, size=16)), folder_of(tmp_path / "fake", waves(9, size=16, first=50))
+    for words, there in (((), True), (("--no-intervals",), False)):
+        metrics = json.loads(evaluate("--real", real, "--fake", fake, "--metrics", PIXELS, *words).stdout)["metrics"]
+        for entry in metrics.values():
+            assert [key in entry for key in ("interval", "real_interval", "difference_interval")] == [there] * 3
 
 
 def test_pixels_are_compared_with_their_settings(tmp_path):

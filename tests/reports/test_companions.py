@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from medgan.reports.build import build_report
-from medgan.reports.companions import companions, interval_text
+from medgan.reports.companions import companions, difference_text, interval_text
 from medgan.reports.results import read_results
 from tests.reports.folder import evaluation, make_run, write
 
@@ -82,3 +82,10 @@ def test_the_report_shows_them(tmp_path):
     html = build_report(run, tmp_path / "report.html").read_text(encoding="utf-8")
     for text in ("How to read the FID", "Real against real (the floor)", "61.50", "180.25", "95 % interval 190.00 to 227.10", "46 / 46"):
         assert text in html
+
+
+def test_a_difference_is_shown_where_it_has_an_interval():
+    entry = {"difference": -0.25, "difference_interval": [-0.5, 0.125]}
+    assert difference_text(entry) == "difference to the real images -0.25 (-0.5 to 0.125)"
+    for broken in ({}, {"difference": 0.5}, {"difference": 0.5, "difference_interval": None}, entry | {"difference": float("nan")}):
+        assert difference_text(broken) == ""
