@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # Seeds of the images whose figure is reported: not those that chose the snapshot, not those that are given out.
 REPORT_SEED = 2_000_000_000
 PRESET = "preset"
+CHECKED = "checked"
 
 # What must not lie in the result folders when the gate refuses: images, whatever shows them, and networks.
 RELEASED = {
@@ -186,14 +187,15 @@ def run_job(
     run = work / "run"
     folders = _Folders(output, run_name)
     if check_only:
+        from medgan.commands.check import check
+
         data.write_info(run / runs.DATASET)
-        runs.write_json(run / runs.STATUS, {"time": runs.utc_now(), "status": "checked", "images": len(data)})
-        runs.write_json(
-            run / runs.PROVENANCE,
-            runs.provenance("check", to_json(config.training(data.resolution)), {"dataset": data.identity}, started=started),
-        )
+        found = check(config.training(data.resolution), data, run, weights=weights)
+        numbers = {"images": str(len(data)), "size": str(data.resolution), "dataset": data.identity[:12], **found.fields()}
+        runs.write_json(run / runs.STATUS, {"time": runs.utc_now(), "status": CHECKED, **numbers})
+        runs.write_json(run / runs.PROVENANCE, runs.provenance("check", to_json(found.config), {"dataset": data.identity}, started=started))
         _export_report(config, run, folders)
-        return JobResult("checked", {"images": str(len(data)), "size": str(data.resolution), "dataset": data.identity[:12]})
+        return JobResult(CHECKED, numbers)
     train_config = config.training(data.resolution)
     trained = run_training(train_config, data, run, weights=weights, resume=config.resume, evaluator=evaluator)
     _generate(config, run)
@@ -331,7 +333,7 @@ def _export_report(config: JobConfig, run: Path, folders: _Folders) -> None:
 
     report = folders("report")
     build_report(run, run / runs.REPORT, include_sheet=config.include_real_examples, figures=run / "figures", citation=run / "CITATION.md")
-    for name in (runs.REPORT, "figures", "CITATION.md", runs.PROVENANCE, runs.STATUS, runs.DATASET):
+    for name in (runs.REPORT, "figures", "CITATION.md", runs.PROVENANCE, runs.STATUS, runs.DATASET, runs.PLAN):
         _copy(run / name, report / name)
 
 

@@ -16,6 +16,7 @@ from medgan.training.config import PRESETS, TrainConfig, preset
 from medgan.training.devices import DEVICES, Device, nearest
 
 if TYPE_CHECKING:
+    from medgan.data.dataset import Dataset
     from medgan.training.plan import Plan
 
 # Steps that a calibration runs: one with every phase, then three kinds twice.
@@ -77,35 +78,37 @@ def command(
     Takes the options of train, so the same words with `plan` instead of `train` answer first.
     Example: medgan plan --size 512 --images 3000 --preset paper-2210.03786 --device a100
     """
-    c_dim, n_channels = classes, int(channels)
+    dataset = None
     if data is not None:
         if not data.exists():
             raise InputError("--data names nothing that exists", fix="leave it out and give --size and --images")
         from medgan.data.dataset import open_dataset
-        from medgan.training.batches import one_hot
 
         dataset = open_dataset(data)
-        labels = one_hot(dataset)
-        size, n_channels, images, c_dim = dataset.resolution, dataset.channels, len(dataset), 0 if labels is None else labels.shape[1]
+        size = dataset.resolution
     config = resolve(preset(preset_name, size=size, gpus=flags["gpus"] or 1), flags, config_file=config_file)
     if config.pretrained:
         explicit = given(flags, config_file)
         config, _ = transferred(config, folder=weights, explicit=explicit)
-    made = planned(
-        config,
-        size=size,
-        channels=n_channels,
-        images=images,
-        c_dim=c_dim if config.labels else 0,
-        device_name=device_name,
-        threads=threads,
-        measured=calibrate,
-    )
+    if dataset is not None:
+        shape = shape_of(dataset, config)
+    else:
+        shape = {"size": size, "channels": int(channels), "images": images, "c_dim": classes if config.labels else 0}
+    made = planned(config, **shape, device_name=device_name, threads=threads, measured=calibrate)
     free = _free(out)
     if as_json:
         click.echo(json.dumps({"settings": to_json(config), **made.to_json(), "disk_free": free}, indent=2))
         return
     show(made, config, free)
+
+
+def shape_of(data: Dataset, config: TrainConfig) -> dict[str, Any]:
+    """What `planned` asks of a dataset: size, channels, images and the classes that the training would use."""
+    from medgan.training.batches import one_hot
+
+    labels = one_hot(data) if config.labels else None
+    c_dim = 0 if labels is None else labels.shape[1]
+    return {"size": data.resolution, "channels": data.channels, "images": len(data), "c_dim": c_dim}
 
 
 def planned(

@@ -18,6 +18,7 @@ from medgan.reports.citation import NOT_FOR_DIAGNOSIS, REFERENCES, SENTENCE, cit
 from medgan.reports.commandline import command_line, looks_like_path
 from medgan.reports.companions import companions, difference_text, interval_text
 from medgan.reports.pictures import data_uri, read_sheet
+from medgan.reports.prediction import basis, predictions
 from medgan.reports.results import FID_NAMES, DatasetFacts, Results, metric_value, number, read_results
 from medgan.reports.verdict import amount, count, fid_text, verdict
 
@@ -130,6 +131,8 @@ def render(results: Results, pictures: list[tuple[Any, bytes]], *, include_sheet
         metrics=_metric_rows(results),
         companions=companions(results),
         metric_facts=_metric_facts(results),
+        predictions=predictions(results),
+        basis=basis(results),
         audit=results.audit,
         audit_rows=_readable(results.audit),
         warnings=_warnings(results),
@@ -393,6 +396,8 @@ def _commands(results: Results) -> list[tuple[str, str]]:
             "frames", "fit", "only_class", "labels", "split", "paper_compatible", "held_out", "allow_burned_in", "pseudonym_key", "seed",
         )  # fmt: skip
         commands.append(("Scans to dataset", command_line(start, prepare, options, PrepareConfig())))
+    if results.checked:
+        commands.append(("Dataset to these facts", "medgan inspect DATA.zip --json"))
     if results.config:
         start = " --pretrained NETWORK" if results.config.get("pretrained") else ""
         commands.append(("Dataset to generator", f"medgan train --data DATA.zip --out NEW_RUN --config RUN/config.json{start}"))
@@ -402,7 +407,7 @@ def _commands(results: Results) -> list[tuple[str, str]]:
     if metrics := results.metrics.get("metrics"):
         start = f"medgan evaluate --real DATA.zip --bundle RUN/bundle --out metrics.json --metrics {','.join(metrics)}"
         commands.append(("Images to figures", command_line(start, results.metrics, ("resize", "n_fake", "seed"))))
-    return [*commands, ("Figures to this report", "medgan report RUN")]
+    return commands if results.checked else [*commands, ("Figures to this report", "medgan report RUN")]
 
 
 def _recipe_settings(results: Results) -> dict[str, Any]:

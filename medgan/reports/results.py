@@ -53,12 +53,30 @@ class Results:
     evaluations: list[dict[str, Any]]
     metrics: dict[str, Any]
     audit: dict[str, Any]
+    inspection: dict[str, Any]
+    plan: dict[str, Any]
     dataset: DatasetFacts | None
     model: dict[str, Any]
     samples: list[dict[str, str]]
     dataset_sheet: Path | None
     synthetic_sheet: Path | None
     missing: list[str] = field(default_factory=list)
+
+    @property
+    def checked(self) -> bool:
+        """Whether only the data was looked at: nothing of a training is missing then."""
+        return self.status.get("status") == "checked"
+
+    @property
+    def plans(self) -> dict[str, dict[str, Any]]:
+        """The predicted training on each class of GPU, by its name."""
+        devices = self.plan.get("devices")
+        return {str(name): row for name, row in devices.items() if isinstance(row, dict)} if isinstance(devices, Mapping) else {}
+
+    @property
+    def advice(self) -> list[str]:
+        """What the data check advises, most serious first."""
+        return [str(text) for text in _as_list(self.inspection.get("advice") or [])]
 
     @property
     def kimg(self) -> float | None:
@@ -161,6 +179,8 @@ def read_results(run: Path) -> Results:
         evaluations=evaluations,
         metrics=metrics,
         audit=_read_json(run / runs.AUDIT / "audit.json", f"{runs.AUDIT}/audit.json", "", []),
+        inspection=_read_json(run / runs.DATASET / runs.INSPECTION, runs.INSPECTION, "", []),
+        plan=_read_json(run / runs.PLAN, runs.PLAN, "", []),
         dataset=dataset,
         model=dict(model) if isinstance(model, Mapping) else {},
         samples=samples,
@@ -168,6 +188,8 @@ def read_results(run: Path) -> Results:
         synthetic_sheet=_existing(run / runs.SYNTHETIC / "contact_sheet.png") or _last_snapshot(run),
         missing=missing,
     )
+    if results.checked:
+        missing[:] = [line for line in missing if line.startswith(f"{runs.DATASET}/")]
     parts = (config, results.provenance, stats, evaluations, metrics, metadata, samples, dataset, results.status, results.synthetic_sheet)
     if not any(parts):
         raise InputError("the folder holds no file of a run", fix="give the --out folder of medgan train")

@@ -40,6 +40,8 @@ class Verdict:
 
 def verdict(results: Results) -> Verdict:
     """Judge a run by what its folder holds."""
+    if results.checked:
+        return _of_the_data(results)
     checks = [_data(results.dataset), _training(results), _completeness(results), _fid_course(results), _final_fid(results)]
     states = {check.state for check in checks}
     trained = bool(results.stats or results.model)
@@ -54,6 +56,22 @@ def verdict(results: Results) -> Verdict:
     else:
         title = "Complete" if states == {"good"} else "Complete, with remarks"
     return Verdict(title=title, sentence=_sentence(results), checks=checks)
+
+
+def _of_the_data(results: Results) -> Verdict:
+    """The verdict of a data check: nothing was trained, and nothing of a training is missing."""
+    checks, n = [_data(results.dataset)], len(results.advice)
+    said = f"{count(n, 'piece')} of advice below." if n else "Nothing looks wrong."
+    checks.append(Check(name="Advice", state="look" if n else "good", text=said))
+    if results.plans:
+        fitting = [name for name, row in results.plans.items() if row.get("fits")]
+        text = (
+            f"The training fits the memory of {len(fitting)} of {len(results.plans)} classes of GPU; the table below has its time on each."
+        )
+        checks.append(Check(name="Training ahead", state="good" if fitting else "look", text=text))
+    images = _images_of(results.dataset) if results.dataset and results.dataset.images else "The images"
+    sentence = f"{images}, as a training would see them. Nothing was trained. {said}"
+    return Verdict(title="Data check, with advice" if n else "Data check", sentence=sentence, checks=checks)
 
 
 def amount(value: float, digits: int = 4) -> str:

@@ -92,9 +92,14 @@ class Plan:
     derived: tuple[Derived, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def fits(self) -> bool:
+        """Whether the accelerator's memory holds it; on a CPU, which has the host's, always."""
+        return not self.device_memory or self.device_bytes <= USABLE * self.device_memory
+
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
-        return asdict(self)
+        return {**asdict(self), "fits": self.fits}
 
 
 def schedule(config: TrainConfig) -> tuple[int, int, int]:
@@ -282,7 +287,7 @@ def _derived(config: TrainConfig, *, size: int, images: int, c_dim: int) -> list
 
 def _warnings(config: TrainConfig, made: Plan, batch_gpu: int) -> list[str]:
     found = []
-    if made.device_memory and made.device_bytes > USABLE * made.device_memory:
+    if not made.fits:
         need, there = made.device_bytes / 1e9, made.device_memory / 1e9
         fits = (
             f"--batch-gpu {made.largest_batch_gpu} fits"

@@ -112,8 +112,9 @@ def test_check_is_the_same_job_stopped_early(place: Place):
         ("full", 74, "ERROR E_DISK writing failed: No space left on device; fix: free space on the output and work disks, then rerun"),
     ],
 )
-def test_a_failure_ends_with_its_line_and_leaves_two_files(place: Place, how: str, code: int, line: str):
-    done = place(how)
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_a_failure_ends_with_its_line_and_leaves_two_files(place: Place, how: str, code: int, line: str, command: str):
+    done = place(how, command=command)
     assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (code, "", line)
     assert place.files() == ["report/error.json", "report/run.log"]
     assert place.error()["exit_code"] == code

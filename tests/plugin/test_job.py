@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -74,12 +75,27 @@ def words(tmp_path: Path) -> list[str]:
 def test_check_of_an_xnat_project_leaves_no_name_behind(session: Path, words: list[str], tmp_path: Path):
     done = plugin("check", "--input", str(session), *words)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("RESULT status=checked images=8 size=32 ")
+    assert re.fullmatch(
+        r"RESULT status=checked images=8 size=32 dataset=[0-9a-f]{12} advice=\d+ gpu_hours=t4:\S+,h200:[\d.]+\n", done.stdout
+    )
     output = tmp_path / "output"
+    plan = json.loads((output / "report" / "plan.json").read_text())
+    assert f",a100:{plan['devices']['a100']['hours']:g}," in done.stdout
+    assert {"inspection.json", "qc_sheet.png", "manifest.csv"} <= {path.name for path in (output / "report" / "dataset").iterdir()}
+    assert "ADVICE" in (output / "report" / "run.log").read_text()
+    assert not (tmp_path / "work" / "run" / runs.STATE).exists()
     assert all(any((output / name).iterdir()) for name in RESOURCES)
     found = said(output) + said(tmp_path / "work", files="*.zip") + (done.stdout + done.stderr).encode()
     for secret in (*PLANTED.values(), "Muster", "Erika", SESSION, str(session)):
         assert secret.encode() not in found, secret
+
+
+@pytest.mark.parametrize("below", [SESSION, f"{SESSION}/SCANS/1"], ids=["session", "scan"])
+def test_check_reads_what_a_session_and_a_scan_mount(session: Path, words: list[str], below: str):
+    # /input/SCANS/1/DICOM/... and /input/DICOM/...: the same eight slices at each level.
+    done = plugin("check", "--input", str(session / below), *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("RESULT status=checked images=8 size=32 ")
 
 
 def test_a_job_on_two_ranks_stops_when_told_and_the_same_command_ends_it(session: Path, words: list[str], tmp_path: Path):

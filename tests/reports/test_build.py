@@ -376,3 +376,47 @@ def test_no_scan_key_reaches_the_report(run, report):
         keys = {row[name] for row in csv.DictReader(file) for name in ("subject_key", "session_key", "series_key")}
     assert len(keys) == 7
     assert not [key for key in keys if key in text]
+
+
+# --- a data check
+
+
+def checked_run(run):
+    """A folder of a data check: 92 slices of 2 patients, a piece of hostile advice, and two classes of GPU of which one is too small."""
+    full = make_run(run / "full")
+    (full / "dataset").rename(run / "dataset")
+    write(run / "status.json", {"status": "checked"})
+    write(run / "run.json", provenance("check", {"kimg": 2.0}, {"dataset": IDENTITY}))
+    write(run / "dataset/inspection.json", {"advice": ["92 images: few", HOSTILE]})
+    shared = {"seconds_per_kimg": 36.0, "device_bytes": 20_000_000_000, "error": [0.09, 0.3], "source": "published figures"}
+    slow = {"hours": 20.0, "device_memory": 16_000_000_000, "fits": False, "largest_batch_gpu": 8}
+    fast = {"hours": 2.5, "device_memory": 80_000_000_000, "fits": True, "largest_batch_gpu": 32}
+    write(
+        run / "plan.json",
+        {"settings": {"kimg": 2.0}, "devices": {"t4": shared | slow, "h100": shared | fast, "damaged": {"hours": "many"}}},
+    )
+    return run
+
+
+def test_a_data_check_has_advice_and_hours_and_misses_no_training(tmp_path):
+    html = build_report(checked_run(tmp_path), tmp_path / "report.html").read_text()
+    page = parse(html)
+    words = " ".join(" ".join(page.words).split())
+    assert "Data check, with advice" in words
+    assert "2,000 images shown. Basis: published figures. Off by 9 % typically and 30 % at most" in words
+    assert words.index("h100 2h30m 36 s 20.0 of 80 GB fits") < words.index(
+        "t4 20h00m 36 s 20.0 of 16 GB too much: --batch-gpu 8 fits (same result)"
+    )
+    assert HOSTILE not in html
+    assert "alert(" in words
+    for absent in ("Not in this folder", "Synthetic images</h2>", "Figures of merit", "Privacy audit", "damaged"):
+        assert absent not in html
+
+
+def test_a_data_check_with_nothing_to_say(tmp_path):
+    run = checked_run(tmp_path)
+    write(run / "dataset/inspection.json", {"advice": []})
+    (run / "plan.json").unlink()
+    words = " ".join(parse(build_report(run, tmp_path / "report.html").read_text()).words)
+    assert "Nothing looks wrong" in words
+    assert "There is no prediction" in words
