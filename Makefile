@@ -6,12 +6,13 @@ SCANS := .cache/demo-scans
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' medgan/__init__.py)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint image clean help
+.PHONY: demo test lint bench image clean help
 
 help:
 	@echo "make demo    the whole way on real CT slices: scans to report, about ten minutes on two cores"
 	@echo "make test    install what the tests need and run them"
 	@echo "make lint    ruff, mypy and the import rules"
+	@echo "make bench   measure speed on this machine's CPU: JSON lines, at most three minutes a script"
 	@echo "make image   build the container image; TORCH_OPTIONS=... are further words for pip's install of torch (a CPU index)"
 
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -37,6 +38,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The machine should do nothing else meanwhile. benchmarks/RESULTS.md keeps the rows.
+bench: $(VENV)/.dev
+	$(BIN)/medgan weights fetch inception-2015-12-05
+	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 image:
 	docker build --build-arg TORCH_OPTIONS="$(TORCH_OPTIONS)" --build-arg MEDGAN_COMMIT=$$(git rev-parse HEAD) -t medgan:$(VERSION) .

@@ -1,15 +1,13 @@
-"""How many images a second does the training loader give, decoded as needed, from memory-mapped decoded images, and prefetched? One JSON line.
+"""How many images a second does the training loader give, decoded as needed, from memory-mapped decoded images, and prefetched? JSON lines, a minute.
 
-    python benchmarks/bench_data_loader.py [--size 512] [--images 2000] [--batch 32] [--repeats 3] [--step-seconds 0]
+    python benchmarks/bench_data_loader.py [--size 512] [--images 2000] [--batch 32] [--repeats 3] [--step-seconds 0.1]
 
-`needed` is what a training step uses: batch / --step-seconds, where that is given (e.g. 0.24 for 7.5 s/kimg at batch 32). `waited` is the part of a step of that length that
+`needed` is what a training step uses: batch / --step-seconds (e.g. 0.24 for 7.5 s/kimg at batch 32). `waited` is the part of a step of that length that
 the loop waits for its batch. Sides are measured in turn; the first round is a warm-up. --tiny is for tests.
 """
 
 import argparse
 import io
-import json
-import os
 import statistics
 import tempfile
 import time
@@ -18,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from rows import in_turn, rounded, row, show
 
 from medgan import machine
 from medgan.data import dataset as datasets
 from medgan.data.dataset import open_dataset, write_dataset
-from medgan.runs import commit
 from medgan.training.batches import Batches
 
 
@@ -60,52 +58,45 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--batches", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--step-seconds", type=float, default=0.0)
+    parser.add_argument("--step-seconds", type=float, default=0.1)
     parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes")
     args = parser.parse_args()
     if args.tiny:
         args.size, args.images, args.batch, args.batches, args.repeats = 32, 20, 4, 3, 1
     device = machine.device()
-    found: dict[str, list[float]] = {}
     # What does not fit is decoded every time; a set of any size behaves so here.
     datasets.MOST_CACHE_BYTES = 0
+    about = f"loader at {args.size} px, batch {args.batch}, {args.images} images, x-flip"
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "data.zip"
         write_dataset(path, pictures(args.images, args.size), None, "image\n", {})
         as_needed, mapped = open_dataset(path), open_dataset(path)
-        started = time.perf_counter()
-        mapped.check(Path(place) / "decoded")
-        check = time.perf_counter() - started
-        for _ in range(args.repeats + 1):
-            for name, dataset, step in (
-                ("decoded as needed", as_needed, 0.0),
-                ("memory-mapped", mapped, 0.0),
-                ("waited", mapped, args.step_seconds),
-            ):
-                batches = Batches(dataset, mirror=True, seed=0, device=device)
-                count = max(args.batches // 10, 2) if dataset is as_needed else args.batches
-                images, waited = rate(batches, args.batch, count, step)
-                found.setdefault(name, []).append(waited if name == "waited" else images)
-    medians = {name: statistics.median(values[1:]) for name, values in found.items()}
-    print(
-        json.dumps(
+        checked = in_turn({"check": lambda: mapped.check(Path(place) / "decoded")}, repeats=1, warm_ups=0)["check"]
+
+        def read(dataset: datasets.Dataset, count: int, step: float = 0.0) -> tuple[float, float]:
+            return rate(Batches(dataset, mirror=True, seed=0, device=device), args.batch, count, step)
+
+        sides = in_turn(
             {
-                "question": f"loader at {args.size} px, batch {args.batch}, {args.images} images, x-flip",
-                "unit": "images/s",
-                "decoded_as_needed": round(medians["decoded as needed"], 1),
-                "memory_mapped": round(medians["memory-mapped"], 1),
-                "ratio": round(medians["memory-mapped"] / medians["decoded as needed"], 1),
-                "needed": round(args.batch / args.step_seconds, 1) if args.step_seconds else None,
-                "waited_ms_per_step": round(1000 * medians["waited"], 3),
-                "check_once_images_per_second": round(args.images / check, 1),
-                "all": {name: [round(value, 5) for value in values] for name, values in found.items()},
-                "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {os.cpu_count()} cores",
-                "torch": torch.__version__,
-                "commit": commit()[:9],
-                "date": time.strftime("%Y-%m-%d"),
-            }
+                "decoded as needed": lambda: read(as_needed, max(args.batches // 10, 2)),
+                "memory-mapped": lambda: read(mapped, args.batches),
+                "with a step between": lambda: read(mapped, args.batches, args.step_seconds),
+            },
+            repeats=args.repeats,
+            device=device.type,
         )
-    )
+    rates = {name: statistics.median(result[0] for result in side.results) for name, side in sides.items()}
+    for name, side in sides.items():
+        more = {"ratio": rounded(rates[name] / rates["decoded as needed"])}
+        if name == "with a step between":
+            waited = statistics.median(result[1] for result in side.results)
+            more = {
+                "waited_ms_per_step": rounded(1000 * waited),
+                "needed": rounded(args.batch / args.step_seconds),
+            }
+        all_rates = [rounded(result[0]) for result in side.results]
+        show(row(f"{about}: {name}", rates[name], "images/s", **more, all=all_rates, peak_bytes=side.peak_bytes, device=device.type))
+    show(row(f"{about}: decoded and checked once", args.images / checked.median, "images/s", peak_bytes=checked.peak_bytes))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How fast does `medgan prepare` cut scans, against only reading the same files? One JSON line.
+"""How fast does `medgan prepare` cut scans, against only reading the same files? JSON lines, about two minutes.
 
-    python benchmarks/bench_data_prepare.py [--scans 16] [--size 512] [--slices 64] [--workers 1 2] [--repeats 3]
+    python benchmarks/bench_data_prepare.py [--scans 8] [--size 512] [--slices 64] [--workers 1 2] [--repeats 3]
 
 The scans are compressed NIfTI CTs made of smooth tissue and noise. The floor reads and decompresses every file in one process and does nothing with it. Sides are measured
 in turn within one run, since times on a shared machine are not steady; the first run of each side is a warm-up. --tiny is for tests.
@@ -8,11 +8,9 @@ in turn within one run, since times on a shared machine are not steady; the firs
 
 import argparse
 import gzip
-import json
 import os
-import statistics
+import resource
 import tempfile
-import time
 from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -20,9 +18,9 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import nibabel  # noqa: E402
 import numpy as np  # noqa: E402
+from rows import in_turn, rounded, row, show  # noqa: E402
 
 from medgan.data.prepare import PrepareConfig, prepare  # noqa: E402
-from medgan.runs import commit  # noqa: E402
 
 
 def write_scans(folder: Path, count: int, side: int, slices: int) -> int:
@@ -46,7 +44,7 @@ def read_only(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--scans", type=int, default=16)
+    parser.add_argument("--scans", type=int, default=8)
     parser.add_argument("--side", type=int, default=512, help="pixels of a scan's slice")
     parser.add_argument("--slices", type=int, default=64)
     parser.add_argument("--size", type=int, default=512, help="pixels of an image")
@@ -56,39 +54,35 @@ def main() -> None:
     args = parser.parse_args()
     if args.tiny:
         args.scans, args.side, args.slices, args.size, args.workers, args.repeats = 2, 64, 4, 32, [1], 1
-    seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "in"
         folder.mkdir()
         size = write_scans(folder, args.scans, args.side, args.slices)
 
-        def timed(name: str, action) -> None:
-            started = time.perf_counter()
-            action()
-            seconds.setdefault(name, []).append(time.perf_counter() - started)
+        def cut(workers: int) -> None:
+            prepare(PrepareConfig(mask_label=-1, size=args.size, workers=workers), folder, Path(place) / "out.zip")
 
-        for _ in range(args.repeats + 1):
-            timed("read", lambda: read_only(folder))
-            for workers in dict.fromkeys(args.workers):
-                config = PrepareConfig(mask_label=-1, size=args.size, workers=workers)
-                timed(f"workers {workers}", lambda config=config: prepare(config, folder, Path(place) / "out.zip"))
-    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-    print(
-        json.dumps(
-            {
-                "question": f"prepare {args.scans} CTs of {args.side} x {args.side} x {args.slices} to {args.size} px",
-                "unit": "scans/s",
-                "scans_per_second": {name: round(args.scans / value, 3) for name, value in medians.items()},
-                "mb_per_second": {name: round(size / 1e6 / value, 1) for name, value in medians.items()},
-                "slices_per_second": {name: round(args.scans * args.slices / value, 1) for name, value in medians.items()},
-                "times_the_floor": {name: round(value / medians["read"], 1) for name, value in medians.items() if name != "read"},
-                "all_seconds": {name: [round(value, 3) for value in values] for name, values in seconds.items()},
-                "device": f"cpu, {os.cpu_count()} cores",
-                "commit": commit()[:9],
-                "date": time.strftime("%Y-%m-%d"),
-            }
+        sides = in_turn(
+            {"only read": lambda: read_only(folder)}
+            | {f"workers {workers}": (lambda workers=workers: cut(workers)) for workers in dict.fromkeys(args.workers)},
+            repeats=args.repeats,
         )
-    )
+    about = f"prepare {args.scans} CTs of {args.side} x {args.side} x {args.slices} to {args.size} px"
+    # Of the largest process that prepare has started.
+    worker = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    for name, side in sides.items():
+        answer = row(
+            f"{about}: {name}",
+            args.scans / side.median,
+            "scans/s",
+            mb_per_second=rounded(size / 1e6 / side.median),
+            slices_per_second=rounded(args.scans * args.slices / side.median),
+            times_the_floor=rounded(side.median / sides["only read"].median),
+            all_seconds=[rounded(value) for value in side.seconds],
+            largest_worker_mb=round(worker / 1e6),
+            peak_bytes=side.peak_bytes,
+        )
+        show(answer)
 
 
 if __name__ == "__main__":

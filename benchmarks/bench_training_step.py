@@ -2,7 +2,7 @@
 
     python benchmarks/bench_training_step.py [--repeats 3] [--preset demo] [--size 64]
 
-Prints one JSON line. The allocator's setting belongs to a process, so each measurement runs in one of its own.
+Prints a JSON line for each side. The allocator's setting belongs to a process, so each measurement runs in one of its own. --tiny is for tests.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from rows import peak, rounded, row, show
 
 WORKER = "--worker"
 
@@ -52,35 +53,31 @@ def main() -> None:
     parser.add_argument("--preset", default="demo")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--kimg", type=float, default=0.256)
+    parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes")
     parser.add_argument(WORKER, action="store_true")
     args = parser.parse_args()
+    if args.tiny:
+        args.repeats, args.size, args.kimg = 1, 32, 0.016
     if args.worker:
-        print(measure(args.preset, args.size, args.kimg))
+        print(json.dumps([measure(args.preset, args.size, args.kimg), peak()[0]]))
         return
-    seconds: dict[str, list[float]] = {"kept": [], "system": []}
+    found: dict[str, list[tuple[float, int]]] = {"kept": [], "system": []}
     for _ in range(args.repeats):
-        for side, values in seconds.items():
+        for side, values in found.items():
             env = os.environ | ({"MEDGAN_MALLOC": "system"} if side == "system" else {})
             words = [sys.executable, __file__, WORKER, "--preset", args.preset, "--size", str(args.size), "--kimg", str(args.kimg)]
-            values.append(float(subprocess.run(words, env=env, check=True, capture_output=True, text=True).stdout))
-    import torch
-
-    from medgan.runs import commit
-
-    kept, system = (statistics.median(values) for values in seconds.values())
-    row = {
-        "question": f"training at {args.size} px, preset {args.preset}",
-        "unit": "s/kimg",
-        "allocator_kept": round(kept, 1),
-        "allocator_system": round(system, 1),
-        "ratio": round(system / kept, 2),
-        "all": {side: [round(v, 1) for v in values] for side, values in seconds.items()},
-        "device": f"cpu, {os.cpu_count()} cores",
-        "torch": torch.__version__,
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    print(json.dumps(row))
+            values.append(tuple(json.loads(subprocess.run(words, env=env, check=True, capture_output=True, text=True).stdout)))
+    medians = {side: statistics.median(seconds for seconds, _ in values) for side, values in found.items()}
+    for side, values in found.items():
+        answer = row(
+            f"training at {args.size} px, preset {args.preset}: allocator {'keeps freed memory' if side == 'kept' else 'as the system has it'}",
+            medians[side],
+            "s/kimg",
+            ratio=rounded(medians["system"] / medians[side]),
+            all=[rounded(seconds) for seconds, _ in values],
+            peak_bytes=max(held for _, held in values),
+        )
+        show(answer)
 
 
 if __name__ == "__main__":
