@@ -228,7 +228,7 @@ def show(made: Plan, config: TrainConfig, free: int | None) -> None:
         ("device", made.device),
         ("speed", f"{made.seconds_per_kimg:g} s per thousand images"),
         ("time", f"{duration(made.hours * 3600)} for {config.kimg:g} kimg: training {duration(made.training_hours * 3600)}"
-         + (f", {made.snapshots} measurements {duration(made.metric_hours * 3600)} ({share:.0f} %)" if config.metrics else "")),
+         + (f", {made.snapshots} measurements {duration(made.metric_hours * 3600)} ({share:.0f} %)" if config.metrics or config.kid_every else "")),
         ("schedule", f"{made.steps:,} steps, {made.ticks:,} ticks, {made.snapshots:,} snapshots"),
         ("GPU memory", f"{gb(made.device_bytes)} of {gb(made.device_memory)}" if made.device_memory else "none"),
         ("host memory", gb(made.host_bytes)),

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # Seeds of the images that choose the best snapshot; the reported figure comes from others (job.py), so that the choice does not flatter it.
 SELECTION_SEED = 1_000_000_000
 
+KID_SEED = 1_500_000_000
+"""Of the images of KIDs between snapshots: the same at every tick, and neither those that choose nor those that are reported."""
+
 WORK = "work.json"
 """What the ranks of one training are told, beside config.json."""
 
@@ -145,6 +148,23 @@ def evaluator_for(
     return Evaluator(config.metrics, weights=weights, device=str(machine.device()), cache=cache, ranks=ranks)
 
 
+def kid_for(
+    config: TrainConfig,
+    weights: Path | None,
+    *,
+    cache: Path,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+) -> Evaluator | None:
+    """The cheap measurement between snapshots, ready, or None where nobody asked for it: one KID of all images of two small samples."""
+    if not config.kid_every:
+        return None
+    from medgan import machine
+    from medgan.metrics.evaluate import Evaluator
+
+    settings = {"subset_size": config.kid_images}
+    return Evaluator(("kid",), weights=weights, device=str(machine.device()), cache=cache, settings=settings, ranks=ranks)
+
+
 def held_out_beside(data: Dataset) -> Dataset | None:
     """The held-out images that `prepare` wrote beside a dataset: DATA.held-out.zip for DATA.zip; None where there are none."""
     from medgan.data.dataset import open_dataset
@@ -205,7 +225,8 @@ def run_training(
     # The question first: to join may take seconds.
     with stop_asked() as asked, joined() as ranks:
         evaluator = evaluator or evaluator_for(config, weights, cache=cache, ranks=ranks)
-        return _train(config, data, out, weights=weights, resume=resume, evaluator=evaluator, explicit=explicit, ranks=ranks, asked=asked)
+        measures = evaluator, kid_for(config, weights, cache=cache, ranks=ranks)
+        return _train(config, data, out, weights=weights, resume=resume, measures=measures, explicit=explicit, ranks=ranks, asked=asked)
 
 
 def _on_processes(
@@ -255,12 +276,12 @@ def _train(
     *,
     weights: Path | None,
     resume: str,
-    evaluator: Evaluator | None,
+    measures: tuple[Evaluator | None, Evaluator | None],
     explicit: Collection[str],
     ranks: Ranks,
     asked: Callable[[], bool],
 ) -> Trained:
-    """One rank's training; `asked` says whether this process was told to stop."""
+    """One rank's training, measured at snapshots and between them; `asked` says whether this process was told to stop."""
     from medgan import machine, runs
     from medgan.progress import bar, hushed, nothing, watch
     from medgan.sampling.generate import numbered
@@ -269,6 +290,7 @@ def _train(
     from medgan.training.loop import train
 
     started_at = runs.utc_now()
+    evaluator, kid = measures
     shown = bar if ranks.speaks else hushed
     data = data.limited(config.max_images, seed=config.seed)
     config, start = starting_point(config, data, out, folder=weights, resume=resume, explicit=explicit)
@@ -314,6 +336,16 @@ def _train(
         with shown("real features") as step:
             evaluator.reference(data, subjects=data.subjects(), step=stoppable(step))
 
+    if kid:
+        with shown("real features for KID") as step:
+            kid.reference(data.limited(config.kid_images, seed=config.seed), step=stoppable(step))
+
+    def measure_kid(G_ema: nn.Module) -> Mapping[str, Any] | None:
+        assert kid
+        draw = numbered(G_ema, KID_SEED, device=device, labels=labels_for(G_ema, data))
+        measured = kid.evaluate(sample=draw, n_fake=config.kid_images, step=stoppable())
+        return {"value": measured["metrics"]["kid"]["value"], "seconds": measured["seconds"]} if measured else None
+
     def measure(G_ema: nn.Module) -> Mapping[str, Any] | None:
         assert evaluator
         labels = labels_for(G_ema, data)
@@ -332,6 +364,7 @@ def _train(
             held_out=held_out,
             start=start,
             on_snapshot=measure if evaluator else None,
+            on_kid=measure_kid if kid else None,
             on_tick=on_tick if ranks.speaks else None,  # type: ignore[arg-type]
             stop=asked,
             ranks=ranks,

@@ -37,7 +37,15 @@ class Figure:
 
 def figures(results: Results) -> list[Figure]:
     """The figures a run has numbers for, in reading order."""
-    found = [_fid(results), _losses(results), _scores(results), _augmentation(results), _diversity(results), _held_out(results)]
+    found = [
+        _fid(results),
+        _kid(results),
+        _losses(results),
+        _scores(results),
+        _augmentation(results),
+        _diversity(results),
+        _held_out(results),
+    ]
     return [figure for figure in found if figure]
 
 
@@ -160,6 +168,17 @@ def _losses(results: Results) -> Figure | None:
         "loss (mean of a tick)",
         "The two networks pull against each other, so neither loss is meant to reach zero. Look for curves that stay bounded.",
         [("Loss/G/loss", "generator loss", BLUE, "-"), ("Loss/D/loss", "discriminator loss", ORANGE, "--")],
+    )
+
+
+def _kid(results: Results) -> Figure | None:
+    return _lines(
+        results,
+        "kid",
+        "KID of a small sample",
+        "KID (lower is better)",
+        "A cheap figure between FIDs, of the same latents each time: it shows the course and chooses nothing. It has no bias, so it may lie slightly below 0.",
+        [("KID/value", "KID", BLUE, "-")],
     )
 
 

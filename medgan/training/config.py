@@ -87,6 +87,8 @@ class TrainConfig:
         ("fid",), "what is measured at snapshots, the first one chooses the best; empty for none", metavar="A,B"
     )
     metric_images: int = setting(50000, "generated images per measurement during training")
+    kid_every: int = setting(0, "ticks between KIDs of a small sample, a cheap curve that chooses nothing; 0 measures none")
+    kid_images: int = setting(1000, "generated images of such a KID, and training images that it compares them with at most")
     pretrained: str = setting(
         "",
         "start from these networks: an official pickle, a bundle, a run folder, or ffhq-256, ffhq-512, ffhq-1024",
@@ -110,6 +112,7 @@ class TrainConfig:
             ("channel_max", 1),
             ("mbstd_group", 1),
             ("metric_images", 2),
+            ("kid_images", 2),
             ("ada_kimg", 1e-6),
             ("ada_interval", 1),
             ("keep_most", 1),
@@ -130,6 +133,7 @@ class TrainConfig:
             "seed",
             "freeze_d",
             "keep_snapshots",
+            "kid_every",
             "max_nonfinite",
         ):
             _at_least(name, getattr(self, name), 0)

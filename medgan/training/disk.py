@@ -75,7 +75,7 @@ def bytes_needed(config: TrainConfig, parameters_G: int, parameters_D: int, *, s
         kept=kept,
         sheets=snapshots * SHEET_IMAGES * size * size * channels,
         records=(ticks + snapshots) * LINE,
-        features=images * FEATURES if config.metrics else 0,
+        features=FEATURES * ((images if config.metrics else 0) + (min(config.kid_images, images) if config.kid_every else 0)),
     )
 
 

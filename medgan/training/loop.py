@@ -40,6 +40,8 @@ Snapshot = Callable[[nn.Module], Mapping[str, Any] | None]
 """`on_snapshot(G_ema)` measures a snapshot, on all ranks together: on rank 0 the object of one line of metrics.jsonl, else None.
 
 The first of its `metrics` chooses the best snapshot: the lowest value, or the highest where its entry says `higher_is_better`."""
+Kid = Callable[[nn.Module], Mapping[str, Any] | None]
+"""`on_kid(G_ema)` measures a small sample between snapshots, on all ranks together: on rank 0 `value` and `seconds`, else None."""
 Tick = Callable[[dict[str, str]], None]
 """Told at every tick what a progress line shows."""
 
@@ -63,6 +65,7 @@ def train(
     held_out: Dataset | None = None,
     start: Pretrained | None = None,
     on_snapshot: Snapshot | None = None,
+    on_kid: Kid | None = None,
     on_tick: Tick | None = None,
     stop: Callable[[], bool] = lambda: False,
     ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
@@ -82,6 +85,7 @@ def train(
         held_out: Images of patients that are not trained on: D is compared on them at snapshots; None leaves that out.
         start: Networks to begin from, checked to fit; a resumed run needs them no more.
         on_snapshot: Measures a snapshot.
+        on_kid: Measures a small sample every `kid_every` ticks; it goes into stats.jsonl and chooses nothing.
         on_tick: Told of progress.
         stop: Asked before every step; when true on any rank the state is saved and Preempted is raised on all.
         ranks: The processes that train together.
@@ -122,7 +126,7 @@ def train(
         if on_tick:
             on_tick({"kimg": f"0/{config.kimg:g}", "pct": "0", **shown})
 
-    run = _Run(config, data, out, state, batches, held_out, on_snapshot, on_tick, ranks)
+    run = _Run(config, data, out, state, batches, held_out, on_snapshot, on_kid, on_tick, ranks)
     return run.loop(stop)
 
 
@@ -170,12 +174,13 @@ class _Run:
         batches: Batches,
         held_out: Dataset | None,
         on_snapshot: Snapshot | None,
+        on_kid: Kid | None,
         on_tick: Tick | None,
         ranks: Ranks,
     ) -> None:
         self.ranks = ranks
         self.config, self.data, self.out, self.state, self.batches = config, data, out, state, batches
-        self.on_snapshot, self.on_tick = on_snapshot, on_tick
+        self.on_snapshot, self.on_kid, self.on_tick = on_snapshot, on_kid, on_tick
         self.collect = Collector()
         augment: Augment | DiffAugment = Augment(PIPES[config.augment_pipe] if config.augment in ("ada", "fixed") else ())
         if config.augment == "diffaugment":
@@ -190,6 +195,7 @@ class _Run:
         self.earlier = state.seconds
         self.tick_clock = (self.started, state.nimg)
         self.latest: dict[str, str] = {}
+        self.latest_kid: dict[str, str] = {}
         self.grid = torch.from_numpy(np.random.RandomState(config.seed).randn(SHEET_IMAGES, config.latent)).float()
 
     def loop(self, stop: Callable[[], bool]) -> Trained:
@@ -247,8 +253,9 @@ class _Run:
         state.nonfinite += round(self.collect.total("Loss/nonfinite"))
         state.seconds = self.earlier + now - self.started
         images = self.grid_images() if snapshot and self.ranks.speaks else None
+        kid = self.kid()
         if self.ranks.speaks:
-            self.write_row(per_kimg, images)
+            self.write_row(per_kimg, images, kid)
         if int(state.nonfinite) > self.config.max_nonfinite:
             raise DivergedError(
                 f"{int(state.nonfinite)} values of losses and gradients were not finite by kimg {state.nimg / 1000:g}",
@@ -263,7 +270,21 @@ class _Run:
             self.report(per_kimg)
         self.tick_clock = (time.monotonic(), state.nimg)
 
-    def write_row(self, per_kimg: float, images: Tensor | None) -> None:
+    def kid(self) -> dict[str, float]:
+        """A KID of a small sample and its seconds at every `kid_every`-th tick; nothing at others, on other ranks, and where a stop came in between."""
+        if not self.on_kid or not self.config.kid_every or self.state.tick % self.config.kid_every:
+            return {}
+        try:
+            measured = self.on_kid(self.state.G_ema)
+        except Preempted:
+            # The loop stops before its next step; there is no half a KID.
+            return {}
+        if not measured:
+            return {}
+        self.latest_kid = {"kid": f"{measured['value']:.4g}@{self.state.nimg / 1000:g}"}
+        return {"KID/value": measured["value"], "KID/seconds": measured["seconds"]}
+
+    def write_row(self, per_kimg: float, images: Tensor | None, kid: Mapping[str, float]) -> None:
         """This tick's line of stats.jsonl; at a snapshot `images` are its fixed samples."""
         state = self.state
         if self.config.augment != "diffaugment":
@@ -276,6 +297,7 @@ class _Run:
             "sec_per_kimg": round(per_kimg, 3),
             "nonfinite": int(state.nonfinite),
             **self.collect.summary(),
+            **kid,
             **self.watch.look(state, images),
         }
         runs.append_json(self.out / runs.STATS, row)
@@ -393,7 +415,7 @@ class _Run:
         }
         # DiffAugment has no p.
         fields |= {"augment": "diffaugment"} if self.config.augment == "diffaugment" else {"ada_p": f"{state.p:.3f}"}
-        fields |= self.latest
+        fields |= self.latest_kid | self.latest
         if state.watch.get("on"):
             fields["alarms"] = ",".join(state.watch["on"])
         if best.get("metric"):

@@ -55,7 +55,7 @@ class Plan:
         seconds_per_kimg: Per thousand real images, over all devices, without measurements.
         training_hours: Without measurements.
         metric_seconds: One measurement, e.g. FID.
-        metric_hours: All of them.
+        metric_hours: All of them, and the KIDs between them.
         hours: Everything.
         error: Relative error of the time: median and largest of leave-one-out; both 0 where it was measured here.
         device_bytes: Memory of one accelerator; 0 on a CPU.
@@ -161,8 +161,10 @@ def plan(
         per_image, held = calibration.seconds_per_image, calibration.peak_bytes
     per_kimg = 1000 * per_image / config.gpus
     training = per_kimg * steps * config.batch / 1000
-    metric = config.metric_images * _drawn_and_measured(config, G, device, threads) / config.gpus if config.metrics else 0.0
-    measuring = metric * snapshots
+    per_drawn = _drawn_and_measured(config, G, device, threads) / config.gpus
+    metric = config.metric_images * per_drawn if config.metrics else 0.0
+    kids = (ticks - 1) // config.kid_every + 1 if config.kid_every else 0
+    measuring = metric * snapshots + config.kid_images * per_drawn * kids
     memory = (device_memory or int(device.memory_gb * 1e9)) if device.kind == "cuda" else 0
     cached = images * channels * size * size
     cached = cached if cached <= MOST_CACHE_BYTES else 0
@@ -301,7 +303,7 @@ def _warnings(config: TrainConfig, made: Plan, batch_gpu: int) -> list[str]:
         found.append(f"--time-budget {config.time_budget} ends the run at about {part:.3g} of {config.kimg:g} kimg")
     if made.hours and made.metric_hours > 0.2 * made.hours:
         share = 100 * made.metric_hours / made.hours
-        found.append(f"measurements take {share:.0f} % of the time: a larger --snapshot-ticks or fewer --metric-images")
+        found.append(f"measurements take {share:.0f} % of the time: a larger --snapshot-ticks or --kid-every, or fewer --metric-images")
     if made.error[1]:
         found.append(
             f"the time is off by {100 * made.error[0]:.0f} % typically, {100 * made.error[1]:.0f} % at most, where it was checked: {made.source}"

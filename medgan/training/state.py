@@ -25,6 +25,8 @@ FREE = (
     "time_budget",
     "metrics",
     "metric_images",
+    "kid_every",
+    "kid_images",
     "tick_kimg",
     "snapshot_ticks",
     "keep_snapshots",

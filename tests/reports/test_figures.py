@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
+from medgan import runs
 from medgan.reports.figures import DOTS_PER_INCH, SIZE_INCHES, figures, png, sheet
 from medgan.reports.results import read_results
 from tests.reports.folder import FIDS, evaluation, lines, make_run, ticks
@@ -96,3 +97,16 @@ def test_a_long_run_is_drawn(tmp_path):
     lines(tmp_path / "stats.jsonl", ticks(kimg_each=4, count=2000))
     image = Image.open(io.BytesIO(png(figures(read_results(tmp_path))[0])))
     assert np.asarray(image).std() > 0
+
+
+def test_kid_between_fids_is_a_curve_of_its_own(tmp_path):
+    run = make_run(tmp_path / "run")
+    rows = runs.read_json_lines(run / runs.STATS)
+    for i, row in enumerate(rows[::2]):
+        row |= {"KID/value": 0.2 / (i + 1) - 0.01, "KID/seconds": 2.0}
+    runs.write_json_lines(run / runs.STATS, rows)
+    found = {figure.name: figure for figure in figures(read_results(run))}
+    assert list(found)[:2] == ["fid", "kid"]
+    assert found["kid"].alt.startswith("Line chart of KID 0.19 at ")
+    axes = axes_of(found["kid"])
+    assert len(axes.get_lines()[0].get_xdata()) == len(rows[::2])

@@ -66,6 +66,10 @@ def test_hours_are_seconds_of_all_images_and_all_measurements():
     assert made.metric_hours == pytest.approx(made.snapshots * made.metric_seconds / 3600, rel=0.01)
     assert made.hours == pytest.approx(made.training_hours + made.metric_hours, rel=0.01)
     assert planned(TrainConfig(metrics=())).metric_hours == 0
+    # 1000 kimg are 251 ticks of 4: KIDs of a thousand images at 0, 5, ... 250.
+    with_kid = planned(TrainConfig(kimg=1000, metrics=("fid",), kid_every=5))
+    kids = 51 * made.metric_seconds * 1000 / 50000 / 3600
+    assert with_kid.metric_hours == pytest.approx(made.metric_hours + kids, rel=0.01)
     assert json.loads(json.dumps(made.to_json()))["derived"][0]["name"] == "gamma"
 
 
