@@ -26,7 +26,7 @@ class Side:
 
     Attributes:
         seconds: One for each turn; those of the warm-up are left out.
-        peak_bytes: Resident memory of the process at its highest during these turns; 0 where the system does not say.
+        peak_bytes: Resident memory of the process at its highest during the first turns; 0 where the system does not say.
         device_bytes: The same of a GPU's allocations.
         results: What each turn gave.
     """
@@ -68,13 +68,15 @@ def in_turn(
     for turn in range(warm_ups + repeats):
         for name, run in sides.items():
             side = measured[name]
-            reset_peak(device)
+            # Asking for the peak empties the allocator, which the timed turns must not pay for.
+            if turn < max(warm_ups, 1):
+                reset_peak(device)
             started = clock()
             result = run()
             wait(device)
             seconds = clock() - started
-            host, card = peak(device)
-            side.peak_bytes, side.device_bytes = max(side.peak_bytes, host), max(side.device_bytes, card)
+            if turn < max(warm_ups, 1):
+                side.peak_bytes, side.device_bytes = map(max, zip((side.peak_bytes, side.device_bytes), peak(device), strict=True))
             if turn >= warm_ups:
                 side.seconds.append(seconds)
                 side.results.append(result)

@@ -27,6 +27,9 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "swish": (lambda x: torch.sigmoid(x) * x, math.sqrt(2)),
 }
 
+HOMOGENEOUS = ("linear", "relu", "lrelu")
+"""Activations with f(g x) = g f(x) for every g > 0."""
+
 
 def setup_filter(taps: Sequence[float] | Tensor | None, *, normalize: bool = True, flip: bool = False, gain: float = 1.0) -> Tensor:
     """A low-pass filter ready for `upfirdn2d`.
@@ -54,38 +57,40 @@ def setup_filter(taps: Sequence[float] | Tensor | None, *, normalize: bool = Tru
 
 
 class _Filter(torch.autograd.Function):
-    """Depthwise correlation with one constant kernel: (N, C, H, W) -> (N, C, (H - kh) // s + 1, (W - kw) // s + 1).
+    """Depthwise correlation with one constant kernel: (N, C, H, W) -> (N, C, (H + 2 p - kh) // s + 1, (W + 2 p - kw) // s + 1).
 
     Its gradient is `_FilterTransposed` and the other way round, so every order of differentiation is one depthwise
     convolution. PyTorch's own double backward of a grouped convolution loops over the groups (thousands of small calls).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: tuple[int, int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(kernel)
-        ctx.stride, ctx.size = stride, x.shape[2:]
-        return F.conv2d(x, kernel.expand(x.shape[1], 1, -1, -1), stride=stride, groups=x.shape[1])
+        ctx.stride, ctx.padding, ctx.size = stride, padding, x.shape[2:]
+        return F.conv2d(x, kernel.expand(x.shape[1], 1, -1, -1), stride=stride, padding=padding, groups=x.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (kernel,) = ctx.saved_tensors
-        return _FilterTransposed.apply(grads[0], kernel, ctx.stride, ctx.size), None, None
+        return _FilterTransposed.apply(grads[0], kernel, ctx.stride, ctx.padding, ctx.size), None, None, None
 
 
 class _FilterTransposed(torch.autograd.Function):
     """The adjoint of `_Filter`, to an output of `size` pixels."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(kernel)
-        ctx.stride = stride
-        extra = [n - (m - 1) * s - k for n, m, s, k in zip(size, x.shape[2:], stride, kernel.shape, strict=True)]
-        return F.conv_transpose2d(x, kernel.expand(x.shape[1], 1, -1, -1), stride=stride, output_padding=extra, groups=x.shape[1])
+        ctx.stride, ctx.padding = stride, padding
+        full = [(m - 1) * s - 2 * p + k for m, s, p, k in zip(x.shape[2:], stride, padding, kernel.shape, strict=True)]
+        extra = [n - m for n, m in zip(size, full, strict=True)]
+        weight = kernel.expand(x.shape[1], 1, -1, -1)
+        return F.conv_transpose2d(x, weight, stride=stride, padding=padding, output_padding=extra, groups=x.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (kernel,) = ctx.saved_tensors
-        return _Filter.apply(grads[0], kernel, ctx.stride), None, None, None
+        return _Filter.apply(grads[0], kernel, ctx.stride, ctx.padding), None, None, None, None
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
@@ -126,18 +131,34 @@ def upfirdn2d(
     """
     (up_x, up_y), (down_x, down_y) = _pair(up), _pair(down)
     x0, x1, y0, y1 = _four(padding)
-    n, c, h, w = x.shape
-    if up_x > 1 or up_y > 1:
-        x = x.reshape(n, c, h, 1, w, 1)
-        x = F.pad(x, (0, up_x - 1, 0, 0, 0, up_y - 1)).reshape(n, c, h * up_y, w * up_x)
-    x = F.pad(x, (x0, x1, y0, y1))
     f = (f * gain ** (f.ndim / 2)).to(x.dtype)
     if not flip_filter:
         f = f.flip(list(range(f.ndim)))
     if f.ndim == 2:
-        return _Filter.apply(x, f, (down_y, down_x))
-    x = _Filter.apply(x, f[None, :], (1, down_x))
-    return _Filter.apply(x, f[:, None], (down_y, 1))
+        return _resample(x, f, (up_y, up_x), (down_y, down_x), ((y0, y1), (x0, x1)))
+    x = _resample(x, f[None, :], (1, up_x), (1, down_x), ((0, 0), (x0, x1)))
+    return _resample(x, f[:, None], (up_y, 1), (down_y, 1), ((y0, y1), (0, 0)))
+
+
+def _resample(
+    x: Tensor, kernel: Tensor, up: tuple[int, int], down: tuple[int, int], padding: tuple[tuple[int, int], tuple[int, int]]
+) -> Tensor:
+    """`upfirdn2d` with a correlation kernel (kh, kw); pairs are (y, x).
+
+    Most cases are one depthwise convolution, which pads by itself, or one transposed convolution, which never makes the zeros.
+    """
+    (y0, y1), (x0, x1) = padding
+    if up == (1, 1) and y0 == y1 >= 0 and x0 == x1 >= 0:
+        return _Filter.apply(x, kernel, down, (y0, x0))
+    crop = [k - 1 - before for k, (before, _) in zip(kernel.shape, padding, strict=True)]
+    extra = [u - 1 + after - before for u, (before, after) in zip(up, padding, strict=True)]
+    if down == (1, 1) and min(crop) >= 0 and all(0 <= e < u for e, u in zip(extra, up, strict=True)):
+        size = [n * u + sum(sides) - k + 1 for n, u, sides, k in zip(x.shape[2:], up, padding, kernel.shape, strict=True)]
+        return _FilterTransposed.apply(x, kernel.flip([0, 1]), up, tuple(crop), tuple(size))
+    if up != (1, 1):
+        n, c, h, w = x.shape
+        x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, up[1] - 1, 0, 0, 0, up[0] - 1)).reshape(n, c, h * up[0], w * up[1])
+    return _Filter.apply(F.pad(x, (x0, x1, y0, y1)), kernel, down, (0, 0))
 
 
 def _filter_size(f: Tensor) -> tuple[int, int]:
@@ -179,16 +200,33 @@ def bias_act(
         clamp: Limit of the absolute value after the gain, or None.
     """
     function, own_gain = ACTIVATIONS[act]
-    if b is not None:
-        x = x + b.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
-    x = function(x)
     factor = own_gain if gain is None else gain
+    if b is not None:
+        b = b.to(x.dtype).reshape([-1 if i == dim % x.ndim else 1 for i in range(x.ndim)])
+        if act in HOMOGENEOUS and factor >= 0:
+            # The gain goes through such an activation, and into the same pass as the bias; the sum is new, so it may be overwritten.
+            x = activate_(torch.add(b * factor, x, alpha=factor), act)
+            return x if clamp is None else x.clamp(-clamp, clamp)
+        x = x + b
+    x = function(x)
     if factor != 1:
         x = x * factor
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
-def resample_conv2d(x: Tensor, w: Tensor, f: Tensor, *, up: int = 1, down: int = 1) -> Tensor:
+def at_least_float(x: Tensor) -> Tensor:
+    """Half precision to single; anything else as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def activate_(x: Tensor, act: str) -> Tensor:
+    """A homogeneous activation without its gain, in the memory of `x`, which nothing else may need."""
+    if act == "lrelu":
+        return F.leaky_relu_(x, 0.2)
+    return F.relu_(x) if act == "relu" else x
+
+
+def resample_conv2d(x: Tensor, w: Tensor, f: Tensor, b: Tensor | None = None, *, up: int = 1, down: int = 1) -> Tensor:
     """A convolution that keeps, doubles or halves the size of the image; padding keeps it otherwise.
 
     `up = 2` zero-inserts, convolves (the kernel is *flipped* against the plain case) and low-passes; `down = 2`
@@ -198,27 +236,37 @@ def resample_conv2d(x: Tensor, w: Tensor, f: Tensor, *, up: int = 1, down: int =
         x: (N, I, H, W).
         w: (O, I, k, k), k odd.
         f: Filter from `setup_filter`, 2-D.
+        b: Bias (O,), or None; not with `up = 2`.
         up: 1 or 2.
         down: 1 or 2.
     """
     k = w.shape[-1]
     fw = f.shape[-1]
     if up == 1 and down == 1:
-        return F.conv2d(x, w, padding=k // 2)
-    if up == 2 and k == 1:
-        return upsample2d(F.conv2d(x, w), f)
+        return F.conv2d(x, w, b, padding=k // 2)
     if up == 2:
+        assert b is None
+        if k == 1:
+            return upsample2d(F.conv2d(x, w), f)
         x = F.conv_transpose2d(x, w.transpose(0, 1), stride=2)
         before, after = (fw + 1) // 2 - k // 2, (fw - 2) // 2 + 1 - k // 2
         return upfirdn2d(x, f, padding=(before, after, before, after), gain=4)
     if k == 1:
-        return F.conv2d(downsample2d(x, f), w)
+        return F.conv2d(downsample2d(x, f), w, b)
     before, after = k // 2 + (fw - 1) // 2, k // 2 + (fw - 2) // 2
-    return F.conv2d(upfirdn2d(x, f, padding=(before, after, before, after)), w, stride=2)
+    return F.conv2d(upfirdn2d(x, f, padding=(before, after, before, after)), w, b, stride=2)
 
 
 def modulated_conv2d(
-    x: Tensor, w: Tensor, s: Tensor, f: Tensor, *, up: int = 1, demodulate: bool = True, noise: Tensor | None = None
+    x: Tensor,
+    w: Tensor,
+    s: Tensor,
+    f: Tensor,
+    *,
+    up: int = 1,
+    demodulate: bool = True,
+    noise: Tensor | None = None,
+    gain: float = 1.0,
 ) -> Tensor:
     """Convolution whose input channels are scaled per sample (arXiv 1912.04958, eq. 1 and 3).
 
@@ -233,12 +281,14 @@ def modulated_conv2d(
         up: 1 or 2.
         demodulate: Scale each output channel to unit expected variance.
         noise: Added after demodulation; broadcast to (N, 1, H, W).
+        gain: Factor of the result.
     """
     x = resample_conv2d(x * s[:, :, None, None].to(x.dtype), w.to(x.dtype), f, up=up)
-    if demodulate:
-        d = (F.linear(s.square(), w.square().sum((2, 3))) + 1e-8).rsqrt()
-        x = x * d[:, :, None, None].to(x.dtype)
-    return x if noise is None else x + noise.to(x.dtype)
+    if not demodulate:
+        x = x if gain == 1 else x * gain
+        return x if noise is None else x + (noise * gain).to(x.dtype)
+    d = ((F.linear(s.square(), w.square().sum((2, 3))) + 1e-8).rsqrt() * gain)[:, :, None, None].to(x.dtype)
+    return x * d if noise is None else torch.addcmul((noise * gain).to(x.dtype), x, d)
 
 
 def normalize_2nd_moment(x: Tensor, dim: int = 1) -> Tensor:

@@ -84,10 +84,16 @@ class Conv2dLayer(nn.Module):
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """(N, I, H, W) -> (N, O, H up/down, W up/down); `gain` scales activation gain and clamp alike."""
-        w = (self.weight * self.weight_gain).to(x.dtype)
-        x = ops.resample_conv2d(x, w, self.resample_filter, up=self.up, down=self.down)
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return ops.bias_act(x, self.bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+        gain = self.act_gain * gain
+        if self.up > 1 or self.activation not in ops.HOMOGENEOUS:
+            x = ops.resample_conv2d(x, (self.weight * self.weight_gain).to(x.dtype), self.resample_filter, up=self.up, down=self.down)
+            return ops.bias_act(x, self.bias, act=self.activation, gain=gain, clamp=clamp)
+        # The gain goes into the weights and the bias into the convolution: no pass over the image for either.
+        w = (self.weight * (self.weight_gain * gain)).to(x.dtype)
+        b = None if self.bias is None else (self.bias * gain).to(x.dtype)
+        x = ops.activate_(ops.resample_conv2d(x, w, self.resample_filter, b, down=self.down), self.activation)
+        return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 class MappingNetwork(nn.Module):
@@ -208,9 +214,11 @@ class SynthesisLayer(nn.Module):
             noise = torch.randn(x.shape[0], 1, self.resolution, self.resolution, device=x.device) * self.noise_strength
         elif self.use_noise and noise_mode == "const":
             noise = self.noise_const * self.noise_strength
-        x = ops.modulated_conv2d(x, self.weight, self.affine(w), self.resample_filter, up=self.up, noise=noise)
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return ops.bias_act(x, self.bias, act="lrelu", gain=math.sqrt(2) * gain, clamp=clamp)
+        gain = math.sqrt(2) * gain
+        x = ops.modulated_conv2d(x, self.weight, self.affine(w), self.resample_filter, up=self.up, noise=noise, gain=gain)
+        x = ops.activate_(x.add_((self.bias * gain).to(x.dtype)[:, None, None]), "lrelu")
+        return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 class ToRGBLayer(nn.Module):
@@ -285,7 +293,7 @@ class SynthesisBlock(nn.Module):
         if img is not None:
             img = ops.upsample2d(img, self.resample_filter)
         if self.has_torgb:
-            rgb = self.torgb(x, ws[:, self.num_conv]).float()
+            rgb = ops.at_least_float(self.torgb(x, ws[:, self.num_conv]))
             img = rgb if img is None else img + rgb
         return x, img
 
@@ -491,7 +499,7 @@ class DiscriminatorEpilogue(nn.Module):
 
     def forward(self, x: Tensor, img: Tensor | None, cmap: Tensor | None) -> Tensor:
         """(N, I, 4, 4) and mapped labels (N, cmap_dim) -> logits (N, 1)."""
-        x = x.float()
+        x = ops.at_least_float(x)
         if self.architecture == "skip":
             x = x + self.fromrgb(img)
         if self.mbstd_num_channels:
