@@ -135,14 +135,14 @@ def perform(
 
     total = len(train) + len(fake) + (len(held_out) if held_out else 0)
     extractor, reason = _extractor(config.features, total, weights)
-    keys = {name: [row.get("subject_key", "") for row in part.table()] for name, part in (("train", train), ("held_out", held_out)) if part}
+    subjects = train.subjects() or [], (held_out.subjects() or []) if held_out else []
     with bar("audit") as step:
         found = audit(
             train=train,
             fake=fake,
             held_out=held_out,
-            train_patients=keys["train"],
-            held_out_patients=keys.get("held_out", []),
+            train_patients=subjects[0],
+            held_out_patients=subjects[1],
             extractor=extractor,
             reason=reason,
             batch=config.batch,
@@ -150,7 +150,7 @@ def perform(
             seed=config.seed,
             step=step,
         )
-    found.result["membership"] = _membership(network, train, held_out, keys, config.seed)
+    found.result["membership"] = _membership(network, train, held_out, subjects, config.seed)
     write_json(out / "audit.json", found.result)
     shutil.rmtree(out / "pairs", ignore_errors=True)
     if found.pairs:
@@ -213,7 +213,9 @@ def _extractor(wanted: str, images: int, weights: Path | None) -> tuple[Extracto
         return None, "the weights of Inception are not here"
 
 
-def _membership(network: Path | None, train: Dataset, held_out: Dataset | None, keys: dict[str, list[str]], seed: int) -> dict[str, Any]:
+def _membership(
+    network: Path | None, train: Dataset, held_out: Dataset | None, subjects: tuple[list[str], list[str]], seed: int
+) -> dict[str, Any]:
     """Whether D tells training patients from held-out ones, or why that is not known."""
     if network is None:
         return {"auc": None, "reason": "no discriminator was given (--run)"}
@@ -238,9 +240,11 @@ def _membership(network: Path | None, train: Dataset, held_out: Dataset | None, 
     most = MOST_SCORES.get(device.type, 1000)
     ours, theirs = (np.sort(rng.permutation(len(part))[:most]) for part in (train, held_out))
     scores = discriminator_scores(D.eval().requires_grad_(False).to(device), [(train, ours), (held_out, theirs)], rng)
+    if not all(np.isfinite(part).all() for part in scores):
+        return {"auc": None, "reason": "the discriminator's scores are not finite numbers"}
     patients = [
-        np.unique([keys[name][i] or str(i) for i in numbers] if keys[name] else [str(i) for i in numbers], return_inverse=True)[1]
-        for name, numbers in (("train", ours), ("held_out", theirs))
+        np.unique([keys[i] for i in numbers], return_inverse=True)[1] if keys else np.arange(len(numbers))
+        for keys, numbers in zip(subjects, (ours, theirs), strict=True)
     ]
     return membership(train=scores[0], held_out=scores[1], train_patients=patients[0], held_out_patients=patients[1], seed=seed)
 

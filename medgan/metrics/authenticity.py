@@ -9,6 +9,7 @@ from scipy import stats
 from scipy.cluster.vq import kmeans2
 
 from medgan.metrics.features import Array
+from medgan.statistics import larger, wilson
 
 # Fewer of either kind in a cell and its rank test says nothing.
 FEWEST_IN_CELL = 20
@@ -31,10 +32,10 @@ def authenticity(*, fake: Array, fake_gap: Array, held_out: Array | None, held_o
         `share`, its Wilson `interval`, the held-out share as `null`, and the one-sided Fisher `p` of a share that low, images counted as independent.
     """
     authentic = int((fake > fake_gap).sum())
-    interval = stats.binomtest(authentic, len(fake)).proportion_ci(0.95, method="wilson")
+    interval = wilson(authentic, len(fake))
     result: dict[str, Any] = {
         "share": authentic / len(fake),
-        "interval": [float(interval.low), float(interval.high)],
+        "interval": [interval.low, interval.high],
         "null": None,
         "p": None,
     }
@@ -88,5 +89,4 @@ def _cells(rows: Array, centres: Array) -> Array:
 def _z(q: Array, p: Array) -> float:
     """The z value of the Mann-Whitney U of q against p; negative when q is smaller, ties corrected by their mean rank."""
     n, m = len(q), len(p)
-    u = stats.rankdata(np.concatenate([q, p]))[:n].sum() - n * (n + 1) / 2
-    return float((u - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12))
+    return float((larger(q, p) - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12))

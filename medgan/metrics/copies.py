@@ -5,6 +5,7 @@ Memory is bounded by blocks: all training images are held as thumbnails or featu
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,12 @@ class Neighbours:
     other: Array
     symmetry: Array
     flat: Array
+
+    @classmethod
+    def of(cls, found: list[tuple[int, float, float, int, bool]]) -> Neighbours:
+        """From the values of each image, in the order of the fields."""
+        kinds = (np.int64, np.float64, np.float64, np.int64, np.bool_)
+        return cls(*(np.array(column, kind) for column, kind in zip(zip(*found, strict=True) if found else [()] * 5, kinds, strict=True)))
 
     @property
     def ratio(self) -> Array:
@@ -120,12 +127,19 @@ class Closest:
     """
 
     def __init__(self, train: Images, patients: Array, *, step: Step = nothing) -> None:
-        self.train, self.groups = train, _Groups(patients)
+        self.train, self.patients = train, patients
+        self.groups, self.numbers = _Groups(patients), np.arange(len(train))
         parts = []
         for start in range(0, len(train), 256):
             parts.append(unit(grey(train.images(range(start, min(start + 256, len(train)))), THUMBNAIL).flatten(1)))
             step(min(start + 256, len(train)), len(train))
         self.thumbnails = torch.cat(parts)
+
+    def among(self, numbers: Array) -> Closest:
+        """The same search among some of the training images."""
+        part = copy.copy(self)
+        part.groups, part.numbers, part.thumbnails = _Groups(self.patients[numbers]), numbers, self.thumbnails[numbers]
+        return part
 
     @torch.inference_mode()
     def __call__(self, images: Images, numbers: Array, *, step: Step = nothing) -> Neighbours:
@@ -134,8 +148,7 @@ class Closest:
         for start in range(0, len(numbers), QUERIES):
             found += self._block(images.images(numbers[start : start + QUERIES].tolist()))
             step(len(found), len(numbers))
-        nearest, distance, other, symmetry, flat = (np.array(column) for column in zip(*found, strict=True))
-        return Neighbours(nearest, distance, other, symmetry, flat)
+        return Neighbours.of(found)
 
     def _block(self, images: Array) -> list[tuple[int, float, float, int, bool]]:
         large = smoothed(grey(images, SIDE))
@@ -145,7 +158,7 @@ class Closest:
         rows = alike.amax(1).numpy()
         lists = [self.groups.candidates(row) for row in rows]
         wanted = np.unique(np.concatenate(lists))
-        read = smoothed(grey(self.train.images(wanted.tolist()), SIDE))
+        read = smoothed(grey(self.train.images(self.numbers[wanted].tolist()), SIDE))
         turned = symmetries(large)
         which = [alike[i][:, listed].argmax(0) for i, listed in enumerate(lists)]
         queries = torch.repeat_interleave(torch.arange(len(lists)), torch.tensor([len(listed) for listed in lists]))
@@ -155,7 +168,7 @@ class Closest:
         result = []
         for i, listed in enumerate(lists):
             best, first, second = self.groups.two(listed, np.sqrt(2 * np.clip(1 - ncc[i], 0, 2)))
-            result.append((int(listed[best]), first, second, int(which[i][best]), flat[i]))
+            result.append((int(self.numbers[listed[best]]), first, second, int(which[i][best]), flat[i]))
         return result
 
 
@@ -206,7 +219,7 @@ class ClosestFeatures:
 
     def __call__(self, rows: Array) -> Neighbours:
         """The nearest training rows of rows (n, D)."""
-        found = []
+        found: list[tuple[int, float, float, int, bool]] = []
         for start in range(0, len(rows), QUERIES):
             block = torch.from_numpy(np.asarray(rows[start : start + QUERIES], np.float32)) - self.origin
             alike = (block @ self.rows.T - self.squares / 2).numpy()
@@ -214,10 +227,8 @@ class ClosestFeatures:
                 listed = self.groups.candidates(row)
                 exact = (self.rows[listed].double() - query.double()).norm(dim=1).numpy()
                 best, first, second = self.groups.two(listed, exact)
-                found.append((int(listed[best]), first, second))
-        nearest, distance, other = (np.array(column) for column in zip(*found, strict=True))
-        zeros = np.zeros(len(nearest), np.int64)
-        return Neighbours(nearest, distance, other, zeros, zeros.astype(bool))
+                found.append((int(listed[best]), first, second, 0, False))
+        return Neighbours.of(found)
 
     def of_training(self, numbers: Array) -> Array:
         """Distance of training images to the nearest training image of another patient, (n,) float64."""
@@ -251,4 +262,4 @@ def feature_rows(extractor: Extractor | Thumbnails, images: Images, numbers: Arr
     for start in range(0, len(numbers), batch):
         parts.append(extractor(images.images(numbers[start : start + batch].tolist())).cpu().numpy())
         step(min(start + batch, len(numbers)), len(numbers))
-    return np.concatenate(parts)
+    return np.concatenate(parts) if parts else np.zeros((0, extractor.dim), np.float32)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from medgan.metrics.features import Array
+from medgan.statistics import larger, wilson
 
 RATES = (0.01, 0.001)
 RESAMPLES = 500
@@ -15,8 +15,7 @@ RESAMPLES = 500
 
 def auc(train: Array, held_out: Array) -> float:
     """Probability that a training image scores higher than a held-out one, ties counting half (Mann-Whitney U / (n m))."""
-    ranks = stats.rankdata(np.concatenate([train, held_out]))
-    return float((ranks[: len(train)].sum() - len(train) * (len(train) + 1) / 2) / (len(train) * len(held_out)))
+    return larger(train, held_out) / (len(train) * len(held_out))
 
 
 def membership(
@@ -52,8 +51,8 @@ def membership(
             continue
         threshold = np.sort(held_out)[-allowed - 1]
         hits = int((train > threshold).sum())
-        interval = stats.binomtest(hits, len(train)).proportion_ci(level, method="wilson")
-        points[name] = {"tpr": hits / len(train), "interval": [float(interval.low), float(interval.high)], "null": rate}
+        interval = wilson(hits, len(train), level=level)
+        points[name] = {"tpr": hits / len(train), "interval": [interval.low, interval.high], "null": rate}
     return {
         "auc": auc(train, held_out),
         "interval": [float(low), float(high)],

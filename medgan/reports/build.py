@@ -314,11 +314,11 @@ def _audit_rows(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
     def share(value: Any) -> str:
         return f"{100 * value:.3g} %"
 
-    copies, test, power, features, authentic, statistic, member = map(
-        part, ("near_copies", "count_test", "power", "features", "authenticity", "c_t", "membership")
+    copies, test, power, alarm, features, authentic, statistic, member = map(
+        part, ("near_copies", "count_test", "power", "false_alarm", "features", "authenticity", "c_t", "membership")
     )
     against = power.get("against")
-    shares = [f"{share(value)} against {name}" for name, value in against.items()] if isinstance(against, Mapping) else []
+    shares = [f"{share(value)} at {name}" for name, value in against.items()] if isinstance(against, Mapping) else []
     interval = copies.get("interval")
     rows = [
         ("Synthetic images looked at", audit.get("n_fake")),
@@ -338,8 +338,8 @@ def _audit_rows(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("Correlation from which an image is a near copy", f"{copies['ncc']:.4f}" if number(copies.get("ncc")) is not None else None),
         (
-            "Nearer than held-out patients' images",
-            f"{_word(test['count'])}, p = {test['p']:.2g} (refused below {test.get('level')})"
+            "Nearer than other patients' images",
+            f"{_word(test['count'])}, p = {test['p']:.2g} (refused below {test['level']:.2g})"
             if number(test.get("p")) is not None
             else None,
         ),
@@ -360,7 +360,17 @@ def _audit_rows(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
             if number(member.get("auc")) is not None
             else None,
         ),
-        ("Power, if so many were near copies", "; ".join(shares)),
+        (
+            "Planted near copies that are recognised",
+            f"{share(power['recognised'])} of {_word(power.get('planted'))}" if number(power.get("recognised")) is not None else None,
+        ),
+        ("Probability to find any, if so many were near copies", "; ".join(shares)),
+        (
+            "Probability to refuse honest images",
+            f"{share(alarm['at_most'])} at most, by {_word(audit.get('calibration_patients'))} patients ({_word(audit.get('calibrated_on'))})"
+            if number(alarm.get("at_most")) is not None
+            else "not known: not calibrated",
+        ),
         ("Features beside grey values", features.get("name")),
     ]
     return [(name, _word(value)) for name, value in rows if value not in (None, "")]

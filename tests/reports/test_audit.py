@@ -38,6 +38,13 @@ def test_the_verdict_its_numbers_and_its_limits_are_shown(run, tmp_path, fake, c
     assert ("4 (100 %, 95 % interval 51 % to 100 %)" if fake == "copies" else "0 (0 %, 95 % interval 0 % to 49 %)") in page
     assert "Only these 4 images were looked at." in page
     assert ("p = " in page) == calibrated
+    bound = (
+        f"{100 * found['false_alarm']['at_most']:.3g} % at most, by 25 patients (held-out patients)"
+        if calibrated
+        else "not known: not calibrated"
+    )
+    assert bound in page
+    assert f"{100 * found['power']['recognised']:.3g} % of 20" in page
     assert "Nobody has tested here" not in page
 
 
