@@ -283,19 +283,20 @@ def discriminator_scores(D: nn.Module, parts: list[tuple[Dataset, np.ndarray]], 
 
 
 def _write_gallery(folder: Path, pairs: list[dict[str, Any]], train: Dataset, fake: Images) -> None:
-    """Pictures of the nearest pairs: synthetic, training image turned alike, and four times their difference."""
+    """Pictures of the nearest pairs: the synthetic image turned alike, the training image, and four times their difference at equal mean and contrast."""
     import torch
     from PIL import Image
 
     from medgan.metrics.copies import symmetries
     from medgan.runs import atomic, write_json, write_text
 
-    note = "Left: synthetic. Middle: the nearest training image, of a patient. Right: four times their difference.\nThis folder shows patients: it stays where the scans may be, and is never part of a result.\n"
+    note = "Left: synthetic, turned as it fits best. Middle: the nearest training image, of a patient. Right: four times their difference, after brightness and contrast were made equal.\nThis folder shows patients: it stays where the scans may be, and is never part of a result.\n"
     write_text(folder / "README.txt", note)
     for place, pair in enumerate(pairs, 1):
         ours, theirs = fake.images([pair["fake"]])[0], train.images([pair["train"]])[0]
         turned = symmetries(torch.from_numpy(ours.copy()))[:, pair["symmetry"]].numpy()
-        difference = np.clip(128 + 4 * (turned.astype(int) - theirs), 0, 255).astype(np.uint8)
+        alike = (turned - turned.mean()) * (theirs.std() / max(turned.std(), 1e-6)) + theirs.mean()
+        difference = np.clip(np.round(128 + 4 * (alike - theirs)), 0, 255).astype(np.uint8)
         row = np.concatenate([turned, theirs, difference], 2).transpose(1, 2, 0)
         picture = Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else np.ascontiguousarray(row))
         scale = max(256 // theirs.shape[1], 1)

@@ -89,7 +89,7 @@ def audit(
     guests, guests_known = _codes(held_out_patients, len(held_out) if held_out else 0)
     numbers = np.sort(rng.permutation(len(guests))[:MOST_HELD_OUT])
     guests = guests[numbers]
-    planted = Planted(train, np.sort(rng.permutation(len(train))[:PLANTED]), rng)
+    planted = Planted(train, np.sort(np.resize(rng.permutation(len(train)), PLANTED)), rng)
 
     progress = _Progress(step, 2 * (len(train) + len(fake) + len(numbers)) + len(planted))
     search = _Search(train, people, extractor or Thumbnails(), batch, progress)
@@ -277,9 +277,9 @@ def _ncc(distance: float) -> float:
 
 
 def _nearest_pairs(synthetic: _Found, decision: Decision, most: int) -> list[dict[str, Any]]:
-    """The nearest pairs, near copies first; each with the training image that makes it one."""
+    """The nearest pairs, near copies first, then those of the count; each with the training image that makes it one."""
     grey, pairs = synthetic.grey, []
-    order = np.lexsort((grey.distance, ~decision.near))
+    order = np.lexsort((grey.distance, ~decision.suspects, ~decision.near))
     for i in order[~grey.flat[order]][:most]:
         by_features = bool(decision.near_features[i] and not decision.near_grey[i])
         found = synthetic.features if by_features else grey
@@ -287,7 +287,14 @@ def _nearest_pairs(synthetic: _Found, decision: Decision, most: int) -> list[dic
         if not by_features:
             pair["ncc"] = round(_ncc(float(found.distance[i])), 5)
         pair |= {"ratio": round(float(found.ratio[i]), 5), "symmetry": int(found.symmetry[i])}
-        pairs.append(pair | {"by": "features" if by_features else "grey values", "near_copy": bool(decision.near[i])})
+        pairs.append(
+            pair
+            | {
+                "by": "features" if by_features else "grey values",
+                "near_copy": bool(decision.near[i]),
+                "counted": bool(decision.suspects[i]),
+            }
+        )
     return pairs
 
 

@@ -41,11 +41,15 @@ def statement(result: dict[str, Any]) -> str:
 def _power(result: dict[str, Any]) -> str:
     power = result["power"]
     low, high = power["interval"]
-    against = ", ".join(f"{percent(value)} if {share} of all images were such copies" for share, value in power["against"].items())
+    chances, shares = (_listed(values) for values in ([percent(value) for value in power["against"].values()], list(power["against"])))
     return (
         f"Of {power['planted']} near copies planted for this audit, {percent(power['recognised'])} are recognised at this threshold "
-        f"(95 % interval {percent(low)} to {percent(high)}). So the probability to find any would be {against}."
+        f"(95 % interval {percent(low)} to {percent(high)}). So the probability to find any would be {chances} if {shares} of all images were such copies."
     )
+
+
+def _listed(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _false_alarms(result: dict[str, Any]) -> str:

@@ -1,3 +1,4 @@
+import io
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from medgan import weights
 from medgan.cli import main
-from medgan.data.dataset import open_dataset
+from medgan.data.dataset import csv_text, image_name, open_dataset, write_dataset
 from medgan.networks.bundle import write_bundle
 from medgan.networks.stylegan2 import Discriminator, Generator
 from tests.metrics.patients import patients
@@ -70,6 +71,49 @@ def test_strangers_pass_and_no_training_image_is_named_in_the_result(folders, tm
     assert result["membership"] == {"auc": None, "reason": "no discriminator was given (--run)"}
     assert ".png" not in done.stdout
     assert "SMITH" not in done.stdout + done.stderr
+
+
+def dataset_of(path: Path, images: np.ndarray, keys: list[str], *, bits: int = 8) -> Path:
+    """A conditional dataset as `prepare` writes it, two classes, with patients and stored values of 8 or 16 bits."""
+    stored = images.astype(np.uint16) * 257 if bits == 16 else images
+    files = []
+    for image in stored:
+        buffer = io.BytesIO()
+        Image.fromarray(image[0]).save(buffer, format="PNG")
+        files.append(buffer.getvalue())
+    rows = [{"image": image_name(i), "subject_key": key} for i, key in enumerate(keys)]
+    write_dataset(path, files, [i % 2 for i in range(len(images))], csv_text(("image", "subject_key"), rows), {"bits": bits})
+    return path
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_copies_of_a_conditional_training_set_of_8_and_16_bits_are_found(tmp_path, bits):
+    """One honest set and one with a mirrored near copy of a slice of the second class, compared with all classes; patients come from the manifest."""
+    train, keys = patients(0, 24, 2, SIZE)
+    data = dataset_of(tmp_path / "data.zip", train, keys, bits=bits)
+    dataset_of(tmp_path / "data.held-out.zip", *patients(1000, 12, 2, SIZE), bits=bits)
+    fake = patients(3000, 30, 1, SIZE)[0]
+    assert (open_dataset(data).bits, open_dataset(data).classes) == (bits, 2)
+    done = audit("--train", data, "--fake", folder_of(tmp_path / "honest", fake), "--out", tmp_path / "audit")
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["train_patients"], result["held_out_patients"], result["patients_known"]) == (24, 12, True)
+    assert result["calibrated_on"] == "held-out patients"
+    fake[11] = np.clip(1.04 * train[21][:, :, ::-1] + np.random.default_rng(0).normal(0, 2, train[21].shape), 0, 255)
+    done = audit("--train", data, "--fake", folder_of(tmp_path / "copied", fake), "--out", tmp_path / "audit")
+    assert done.exit_code == 77
+    first = json.loads((tmp_path / "audit" / "pairs" / "pairs.json").read_text())[0]
+    assert (first["fake"], first["train"], first["near_copy"]) == (11, 21, True)
+
+
+def test_the_difference_of_a_pair_is_that_of_its_structure(folders, tmp_path):
+    """A darker copy of less contrast shows no difference: the audit disregards both, and so must the eye."""
+    train = open_dataset(folders["train"]).images(range(30))
+    fake = patients(3000, 12, 1, SIZE)[0]
+    fake[2] = np.round(0.7 * train[9] + 20)
+    audit("--train", folders["train"], "--fake", folder_of(tmp_path / "fake", fake), "--out", tmp_path / "audit")
+    right = np.split(np.asarray(Image.open(tmp_path / "audit" / "pairs" / "01.png")).astype(int), 3, axis=1)[2]
+    assert abs(right - 128).max() <= 4
 
 
 def test_without_held_out_images_it_says_so(folders, tmp_path):

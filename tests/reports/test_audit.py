@@ -44,7 +44,7 @@ def test_the_verdict_its_numbers_and_its_limits_are_shown(run, tmp_path, fake, c
         else "not known: not calibrated"
     )
     assert bound in page
-    assert f"{100 * found['power']['recognised']:.3g} % of 20" in page
+    assert f"{100 * found['power']['recognised']:.3g} % of 100" in page
     assert "Nobody has tested here" not in page
 
 
