@@ -16,16 +16,20 @@ import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path, PurePosixPath
 from xml.sax.saxutils import quoteattr
 
 Files = Path | Mapping[str, bytes] | Iterable[Path]
 
-# Session and scan types of a modality, as xnat.xsd names them.
-MODALITIES = ("CT", "MR", "PET", "CR", "DX", "US", "XA", "MG", "OT")
 # Kinds of objects are named as the collections of a REST path are.
-KINDS = ("projects", "subjects", "experiments", "assessors", "scans", "resources")
+HOLDS = {
+    "projects": ("subjects", "resources"),
+    "subjects": ("experiments", "resources"),
+    "experiments": ("scans", "assessors", "resources"),
+    "assessors": ("resources",),
+    "scans": ("resources",),
+    "resources": (),
+}
 
 
 @dataclass(eq=False)
@@ -33,7 +37,8 @@ class Node:
     """One object: a project, subject, session, scan, assessor or resource.
 
     Attributes:
-        kind: Collection it is in, one of KINDS; an assessor has "assessors".
+        kind: Collection it is in, one of HOLDS; an assessor has "assessors".
+        number: Counts the objects of a kind: XNAT's database key.
         id: Unique in XNAT for subjects, experiments and resources ("XNAT_E00001"), in its session for a scan ("2").
         label: What people see and what names the folder; a project's and a scan's is its id.
         fields: Other metadata, by the last part of its XNAT path ("series_description").
@@ -43,10 +48,10 @@ class Node:
 
     archive: Archive
     kind: str
+    number: int
     id: str
     label: str
     xsi_type: str
-    folder: Path
     parent: Node | None = None
     fields: dict[str, str] = field(default_factory=dict)
     children: list[Node] = field(default_factory=list)
@@ -78,11 +83,31 @@ class Node:
         """The path a launch is given as its root: /archive/projects/P, /archive/experiments/E, /archive/experiments/E/scans/1."""
         return f"/archive{self.uri}"
 
+    @property
+    def folder(self) -> Path:
+        """Where its files lie; a project's is what a launch on it mounts."""
+        if self.parent is None:
+            return self.archive.folder / self.id / "arc001"
+        match self.parent.kind, self.kind:
+            case "projects", _:
+                return self.archive.folder / self.parent.id / self.kind / self.label
+            case "subjects", "experiments":
+                return self.project.folder / self.label
+            case "experiments", _:
+                return self.parent.folder / self.kind.upper() / self.label
+        return self.parent.folder / self.label
+
+    def holds(self, kind: str) -> bool:
+        """Whether objects of a collection lie directly below this one."""
+        return kind in HOLDS[self.kind]
+
     def of(self, kind: str) -> list[Node]:
         """The objects of one collection below this one, as a REST path finds them: a project's experiments are its subjects'."""
         if kind == "experiments" and self.kind == "projects":
             own = [session for subject in self.of("subjects") for session in subject.of("experiments")]
             return own + [e for e in self.archive.all("experiments") if self.id in e.shared]
+        if kind == "projects":
+            return [self.project, *(p for p in self.archive.projects if p.id in self.shared)]
         if kind == "resources" and self.kind == "resources":
             return [self]
         return [child for child in self.children if child.kind == kind]
@@ -174,17 +199,28 @@ class Node:
         )
         return f'<?xml version="1.0" encoding="UTF-8"?>\n<cat:Catalog ID={quoteattr(self.label)} {namespaces}>\n<cat:entries>{entries}\n</cat:entries>\n</cat:Catalog>\n'
 
+    @property
+    def catalog_path(self) -> Path:
+        """Where XNAT keeps the catalog: among the files, called after the scan or the label."""
+        scan = self.parent.id if self.parent and self.parent.kind == "scans" else None
+        return self.folder / (f"scan_{scan}_catalog.xml" if scan else f"{self.label}_catalog.xml")
+
     def write_catalog(self) -> None:
         """Bring the catalog on disk up to date."""
-        name = f"scan_{self.parent.id}_catalog.xml" if self.parent and self.parent.kind == "scans" else f"{self.label}_catalog.xml"
-        (self.folder / name).write_text(self.catalog())
+        self.catalog_path.write_text(self.catalog())
+
+    def rename(self, label: str) -> None:
+        """Give this object another label, and its folder another name."""
+        old = self.folder
+        self.label = label
+        old.rename(self.folder)
 
     def remove(self) -> None:
         """Take this object, all below it and its files out of the archive."""
         (self.parent.children if self.parent else self.archive.projects).remove(self)
-        if self.kind == "projects":
-            shutil.rmtree(self.folder.parent, ignore_errors=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        sessions = self.of("experiments") if self.kind == "subjects" else []
+        for folder in [self.folder.parent if self.kind == "projects" else self.folder, *(session.folder for session in sessions)]:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Archive:
@@ -197,7 +233,7 @@ class Archive:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.projects: list[Node] = []
-        self._numbers = {kind: itertools.count(1) for kind in KINDS}
+        self._numbers = {kind: itertools.count(1) for kind in HOLDS}
         folder.mkdir(parents=True, exist_ok=True)
 
     def project(self, id: str, *, owner: str = "admin", **fields: str) -> Node:
@@ -211,28 +247,16 @@ class Archive:
 
     def add(self, parent: Node | None, kind: str, label: str, xsi_type: str, fields: Mapping[str, str]) -> Node:
         """Add an object below another and make its folder."""
-        number = next(self._numbers[kind])
-        id = {"subjects": f"XNAT_S{number:05}", "experiments": f"XNAT_E{number:05}", "resources": str(100 + number)}.get(kind, label)
-        if kind == "assessors":
-            id = f"XNAT_E{next(self._numbers['experiments']):05}"
-        if kind == "experiments" or kind == "subjects":
-            fields = {"insert_date": f"{date(2024, 1, 1)} 00:00:00", **fields}
-        node = Node(self, kind, id, label, xsi_type, self._place(parent, kind, label), parent, dict(fields))
+        # Assessors are experiments too and share their ids.
+        number = next(self._numbers["experiments" if kind == "assessors" else kind])
+        prefix = {"subjects": "XNAT_S", "experiments": "XNAT_E", "assessors": "XNAT_E"}.get(kind)
+        id = f"{prefix}{number:05}" if prefix else str(100 + number) if kind == "resources" else label
+        if prefix:
+            fields = {"insert_date": "2024-01-01 00:00:00", **fields}
+        node = Node(self, kind, number, id, label, xsi_type, parent, dict(fields))
         node.folder.mkdir(parents=True, exist_ok=True)
         (parent.children if parent else self.projects).append(node)
         return node
-
-    def _place(self, parent: Node | None, kind: str, label: str) -> Path:
-        if parent is None:
-            return self.folder / label / "arc001"
-        match parent.kind, kind:
-            case "projects", _:
-                return parent.folder.parent / kind / label
-            case "subjects", "experiments":
-                return parent.project.folder / label
-            case "experiments", _:
-                return parent.folder / kind.upper() / label
-        return parent.folder / label
 
     def all(self, kind: str) -> list[Node]:
         """Every object of a kind; experiments come with the assessors, which have the same ids."""

@@ -1,117 +1,27 @@
 """The Container Service over REST: `/xapi/commands`, wrappers enabled for site and project, launches, containers (XNAT.md 1, 2).
 
-A launch is queued and answered with success whatever is wrong with it, as the real service does: what fails shows in the container's status.
-It is then resolved (external input, derived inputs, defaults, forbidden strings), recorded as a `Launch`, and given to `Containers.runner`,
-which stands for the container engine. After exit code 0 each output is stored as its handler says; after any other nothing is.
+A launch is queued and answered with success whatever is wrong with it, as the real service does. It is then resolved (external input,
+derived inputs, defaults, forbidden strings), recorded as a `Launch`, and given to `Containers.runner`, which stands for the container engine.
+After exit code 0 each output is stored as its handler says; after any other nothing is. A launch that cannot be resolved never becomes
+a container: it fails in the workflow whose id the launch was answered with (GET /data/workflows/{id}).
 """
 
 from __future__ import annotations
 
 import copy
-import shutil
+import json
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.xnat_server import documents, validation
 from tests.xnat_server.accounts import Accounts
-from tests.xnat_server.archive import Archive, Node
+from tests.xnat_server.archive import Archive
 from tests.xnat_server.data import Data
+from tests.xnat_server.launches import Launch, LaunchError, resolve, store
 from tests.xnat_server.web import Answer, Refusal, Request
-
-# A resolved value with one of these aborts the launch (XNAT.md 1.7).
-ILLEGAL = (";", "&&", "||", "`", "(")
-FINAL = ("Complete", "Failed", "Failed (Upload)", "Killed")
-
-
-class LaunchError(Exception):
-    """A launch that cannot be resolved."""
-
-
-@dataclass(eq=False)
-class Launch:
-    """One container: what was asked for, what it was resolved to, and what became of it.
-
-    Attributes:
-        command: The command as it is registered, ids included.
-        wrapper: The wrapper launched, one of command["xnat"].
-        chosen: The body of the launch request.
-        root: Object the external input names.
-        inputs: Value of each command input, "" where there is none: what the replacement keys become.
-        mounts: Folder on this machine by mount name: an input's archive folder, or a fresh folder for an output.
-        environment: What XNAT adds: XNAT_HOST, XNAT_USER, XNAT_PASS (an alias token), XNAT_WORKFLOW_ID, XNAT_EVENT_ID.
-        stdout, stderr: Logs, set by the runner.
-        history: Each status it had.
-    """
-
-    id: int
-    user: str
-    project: str
-    command: dict[str, Any]
-    wrapper: dict[str, Any]
-    chosen: dict[str, str]
-    container_id: str = field(default_factory=lambda: uuid.uuid4().hex * 2)
-    objects: dict[str, Node | str] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)
-    mounts: dict[str, Path] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
-    stdout: str = ""
-    stderr: str = ""
-    exit_code: int | None = None
-    history: list[str] = field(default_factory=lambda: ["Created"])
-    done: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def status(self) -> str:
-        return self.history[-1]
-
-    @property
-    def root(self) -> Node:
-        node = self.objects[self.wrapper["external-inputs"][0]["name"]]
-        assert isinstance(node, Node)
-        return node
-
-    def wait(self, seconds: float = 60) -> str:
-        """Wait until the container is finished and its results are stored; the final status.
-
-        Raises:
-            TimeoutError: It is not, after so many seconds.
-        """
-        if not self.done.wait(seconds):
-            raise TimeoutError(f"container {self.id} is {self.status} after {seconds} s")
-        return self.status
-
-    def as_json(self) -> dict[str, Any]:
-        """The container as GET /xapi/containers/{id} shows it."""
-        return {
-            "id": self.id,
-            "command-id": self.command["id"],
-            "wrapper-id": self.wrapper["id"],
-            "container-id": self.container_id,
-            "workflow-id": self.environment.get("XNAT_WORKFLOW_ID", ""),
-            "user-id": self.user,
-            "project": self.project,
-            "status": self.status,
-            "docker-image": self.command["image"],
-            "command-line": self.command.get("command-line", ""),
-            "backend": "docker",
-            "env": {k: v for k, v in self.environment.items() if k != "XNAT_PASS"},
-            "inputs": [{"type": "command", "name": k, "value": v, "sensitive": False} for k, v in self.inputs.items()],
-            "mounts": [{"name": name, "xnat-host-path": str(path), "writable": name not in self.fed} for name, path in self.mounts.items()],
-            "history": [
-                {"status": status, "entity-type": "system", "exitCode": "" if self.exit_code is None else str(self.exit_code)}
-                for status in self.history
-            ],
-            "log-paths": [],
-        }
-
-    @property
-    def fed(self) -> set[str]:
-        """Mounts that a wrapper input fills."""
-        inputs = self.wrapper.get("external-inputs", []) + self.wrapper.get("derived-inputs", [])
-        return {i["provides-files-for-command-mount"] for i in inputs if i.get("provides-files-for-command-mount")}
 
 
 class Containers:
@@ -119,18 +29,21 @@ class Containers:
 
     Attributes:
         runner: Given a resolved launch, runs it and returns the exit code; the one here at first runs nothing and returns 0.
-        launches: Every container, in order.
+        launches: Every launch of a wrapper that exists, in order.
+        images: What the registry holds: image to the commands of its label org.nrg.commands.
     """
 
-    def __init__(self, archive: Archive, data: Data, accounts: Accounts, build: Path) -> None:
+    def __init__(self, archive: Archive, data: Data, accounts: Accounts, build: Path, lock: threading.RLock) -> None:
         self.archive = archive
         self.data = data
         self.accounts = accounts
         self.build = build
+        self.lock = lock
         self.host = ""
         self.runner: Callable[[Launch], int] = lambda launch: 0
         self.commands: dict[int, dict[str, Any]] = {}
         self.launches: list[Launch] = []
+        self.images: dict[str, list[dict[str, Any]]] = {}
         self.site: set[int] = set()
         self.enabled: set[tuple[str, int]] = set()
         self._numbers = iter(range(1, 10**6))
@@ -180,15 +93,18 @@ class Containers:
                 return self._queue(request, name, command, None, project, user)
             case ["POST", "wrappers", id, "root", root, "bulklaunch"]:
                 return self._bulk(request, id, root, project, user)
+            case ["POST", "docker", "pull"] | ["POST", "docker", "images", "save"]:
+                self._need_manager(user)
+                return self._pull(request.query, save=parts[-1] == "save" or request.query.get("save-commands") == "true")
             case ["GET", "containers"]:
-                return Answer.json([launch.as_json() for launch in self.launches if project in (None, launch.project)])
+                started = [launch for launch in self.launches if not launch.why and project in (None, launch.project)]
+                return Answer.json([launch.as_json() for launch in started])
             case ["GET", "containers", id]:
                 return Answer.json(self._launch(id).as_json())
             case ["GET", "containers", id, "logs", "stdout" | "stderr" as stream]:
                 return Answer.text(getattr(self._launch(id), stream))
             case ["POST", "containers", id, "kill"]:
-                self._launch(id).history.append("Killed")
-                return Answer.text(self._launch(id).container_id)
+                return self._kill(self._launch(id))
         raise Refusal(404, "No such route")
 
     def _need_manager(self, user: str) -> None:
@@ -206,9 +122,22 @@ class Containers:
                 return wrapper
         raise Refusal(404, f"Could not find wrapper {name}")
 
+    def _kill(self, launch: Launch) -> Answer:
+        """SIGKILL for the container, and no results."""
+        launch.killed.set()
+        return Answer.text(launch.container_id)
+
+    def workflow(self, id: str) -> Answer:
+        """The workflow of a launch, whether or not it became a container."""
+        for launch in self.launches:
+            if id == str(launch.id):
+                fields = {"wrk_workflowData_id": launch.id, "status": launch.status, "ExternalID": launch.project, "details": launch.why}
+                return Answer.json({"items": [{"children": [], "meta": {"xsi:type": "wrk:workflowData"}, "data_fields": fields}]})
+        raise Refusal(404, f"Unable to find workflow {id}")
+
     def _launch(self, id: str) -> Launch:
         for launch in self.launches:
-            if id in (str(launch.id), launch.container_id):
+            if id in (str(launch.id), launch.container_id) and not launch.why:
                 return launch
         raise Refusal(404, f"Could not find container {id}")
 
@@ -216,10 +145,21 @@ class Containers:
 
     def _create(self, request: Request) -> Answer:
         command = self._parse(request)
-        key = ("name", "image", "version")
-        if any(all(other.get(k) == command.get(k) for k in key) for other in self.commands.values()):
+        if self._exists(command):
             raise Refusal(409, f'A command with name "{command["name"]}", image "{command["image"]}" and the same version exists already')
         return Answer.json(self._keep(command, next(self._numbers)), 201)
+
+    def _exists(self, command: dict[str, Any]) -> bool:
+        return any(all(other.get(k) == command.get(k) for k in ("name", "image", "version")) for other in self.commands.values())
+
+    def _pull(self, query: dict[str, str], *, save: bool) -> Answer:
+        """Pulling an image stores the commands of its label; what is wrong with one, or there already, is only logged."""
+        image = query.get("image", "")
+        if image not in self.images:
+            raise Refusal(404, f"Image {image} was not found")
+        new = [{**command, "image": image} for command in self.images[image]] if save else []
+        kept = [command for command in new if not validation.problems(command) and not self._exists(command)]
+        return Answer.json([self.commands[self._keep(command, next(self._numbers))] for command in kept])
 
     def _update(self, old: dict[str, Any], request: Request) -> Answer:
         return Answer.json(self._keep(self._parse(request), old["id"], {w["name"]: w["id"] for w in old["xnat"]}))
@@ -231,15 +171,14 @@ class Containers:
             raise Refusal(400, "The body is not JSON") from error
         if not isinstance(command, dict):
             raise Refusal(400, "The body is not a command")
-        for key in ("name", "image"):
-            if not str(command.get(key) or "").strip():
-                raise Refusal(400, f"Command {key} cannot be blank")
+        if found := validation.problems(command):
+            raise Refusal(400, "; ".join(found))
         if ":" not in command["image"].rpartition("/")[2]:
             command["image"] += ":latest"
         return command
 
     def _keep(self, command: dict[str, Any], id: int, wrappers: dict[str, int] | None = None) -> int:
-        stored = copy.deepcopy(command)
+        stored = copy.deepcopy(validation.as_stored(command))
         stored["id"] = id
         stored.setdefault("xnat", [])
         for wrapper in stored["xnat"]:
@@ -272,7 +211,7 @@ class Containers:
                 if (
                     wrapper["id"] in self.site
                     and (project, wrapper["id"]) in self.enabled
-                    and (not xsi_type or _covers(wrapper["contexts"], xsi_type))
+                    and (not xsi_type or any(documents.covers(c, xsi_type) for c in wrapper["contexts"]))
                 ):
                     names = {f"wrapper-{k}": wrapper.get(k, "") for k in ("id", "name", "label", "description")}
                     root = wrapper["external-inputs"][0]["name"] if wrapper.get("external-inputs") else ""
@@ -308,8 +247,6 @@ class Containers:
         return Answer.json({**report, "wrapper-id": found["id"] if found else wrapper, "command-id": owner["id"] if found else 0})
 
     def _bulk(self, request: Request, id: str, root: str, project: str | None, user: str) -> Answer:
-        import json
-
         body = request.json()
         assert isinstance(body, dict)
         reports = []
@@ -322,16 +259,19 @@ class Containers:
 
     def _run(self, launch: Launch, root: str | None) -> None:
         try:
-            self._resolve(launch, root)
+            with self.lock:
+                self._prepare(launch, root)
             launch.history.append("Running")
             launch.exit_code = self.runner(launch)
-            if launch.status == "Killed":
+            if launch.killed.is_set():
+                launch.history.append("Killed")
                 return
             launch.history.append("Finalizing")
-            launch.history.append(self._finalize(launch) if launch.exit_code == 0 else "Failed")
+            with self.lock:
+                launch.history.append(store(launch, self.data) if launch.exit_code == 0 else "Failed")
         except LaunchError as error:
-            launch.stderr = str(error)
-            launch.history.append("Failed")
+            launch.why = str(error)
+            launch.history.append("Failed (Command resolution)")
         except Exception as error:
             launch.stderr += f"\nthe runner of the fake XNAT failed: {error!r}"
             launch.history.append("Failed")
@@ -341,32 +281,10 @@ class Containers:
             self.accounts.tokens.pop(token, None)
             launch.done.set()
 
-    def _resolve(self, launch: Launch, root: str | None) -> None:
+    def _prepare(self, launch: Launch, root: str | None) -> None:
         if launch.wrapper["id"] not in self.site or (launch.project and (launch.project, launch.wrapper["id"]) not in self.enabled):
             raise LaunchError("the wrapper is not enabled for the site and the project")
-        external = launch.wrapper["external-inputs"]
-        if root is not None and root not in [e["name"] for e in external]:
-            raise LaunchError(f"the wrapper has no external input {root}")
-        for entry in external + launch.wrapper.get("derived-inputs", []):
-            launch.objects[entry["name"]] = self._object(launch, entry)
-        for entry in launch.command.get("inputs", []):
-            value = launch.chosen.get(entry["name"], entry.get("default-value"))
-            launch.inputs[entry["name"]] = "" if value is None else str(value)
-            if entry.get("required") and value is None:
-                raise LaunchError(f"no value for {entry['name']}")
-        for entry in external + launch.wrapper.get("derived-inputs", []):
-            found = launch.objects[entry["name"]]
-            if target := entry.get("provides-value-for-command-input"):
-                launch.inputs[target] = found if isinstance(found, str) else found.archive_uri
-            if (mount := entry.get("provides-files-for-command-mount")) and isinstance(found, Node):
-                launch.mounts[mount] = found.folder
-        for name, value in launch.inputs.items():
-            if any(word in value for word in ILLEGAL):
-                raise LaunchError(f"input {name} has an illegal string")
-        for mount in launch.command.get("mounts", []):
-            if mount["name"] not in launch.mounts:
-                launch.mounts[mount["name"]] = self.build / uuid.uuid4().hex
-                launch.mounts[mount["name"]].mkdir(parents=True)
+        resolve(launch, root, self.data, self.build)
         token = self.accounts.issue(launch.user)
         launch.environment = {
             "XNAT_HOST": self.host,
@@ -375,86 +293,3 @@ class Containers:
             "XNAT_WORKFLOW_ID": str(launch.id),
             "XNAT_EVENT_ID": str(launch.id),
         }
-
-    def _object(self, launch: Launch, entry: dict[str, Any]) -> Node | str:
-        name = entry["name"]
-        if "derived-from-wrapper-input" not in entry:
-            uri = launch.chosen.get(name, entry.get("default-value") or "")
-            parts = [p for p in uri.split("/") if p not in ("", "archive", "data")]
-            try:
-                found = self.data.walk(parts, launch.user)[1]
-            except Refusal as error:
-                raise LaunchError(f"no {entry['type']} is called {uri}") from error
-            if not found:
-                raise LaunchError(f"no {entry['type']} is called {uri}")
-            return found[0]
-        parent = launch.objects[entry["derived-from-wrapper-input"]]
-        if isinstance(parent, str):
-            raise LaunchError(f"{name} is derived from a string")
-        if entry["type"] == "string":
-            value = properties(parent).get(entry.get("derived-from-xnat-object-property", ""), "")
-            if not value and entry.get("required", True):
-                raise LaunchError(f"{name} could not be resolved")
-            return value
-        above = parent.up({"Project": "projects", "Subject": "subjects", "Session": "experiments", "Scan": "scans"}.get(entry["type"], ""))
-        if above is None:
-            raise LaunchError(f"{name} could not be resolved")
-        return above
-
-    def _finalize(self, launch: Launch) -> str:
-        status = "Complete"
-        outputs = {output["name"]: output for output in launch.command.get("outputs", [])}
-        made: dict[str, Node] = {}
-        for handler in launch.wrapper.get("output-handlers", []):
-            output = outputs[handler["accepts-command-output"]]
-            parent = made.get(handler["as-a-child-of"]) or launch.objects[handler["as-a-child-of"]]
-            source = launch.mounts[output["mount"]] / (output.get("path") or "").strip("/")
-            children = [source] if source.is_file() else sorted(source.iterdir()) if source.is_dir() else []
-            if not isinstance(parent, Node) or not self.data.may(launch.user, parent, edit=True):
-                status = "Failed (Upload)"
-                continue
-            label = _fill(handler["label"], launch)
-            made[handler["name"]] = resource = parent.resource(
-                label, format=_fill(handler.get("format") or "", launch), content=_fill(handler.get("content") or "", launch)
-            )
-            for child in children:
-                if child.is_dir():
-                    shutil.copytree(child, resource.folder / child.name, dirs_exist_ok=True)
-                else:
-                    shutil.copy2(child, resource.folder / child.name)
-            resource.write_catalog()
-            if not children and output.get("required"):
-                status = "Failed (Upload)"
-        return status
-
-
-def properties(node: Node) -> dict[str, str]:
-    """What a derived string can ask of an object (XNAT.md 1.6)."""
-    subject, session = node.up("subjects"), node.up("experiments")
-    common = {"id": node.id, "label": node.label, "xsiType": node.xsi_type, "uri": node.archive_uri, "directory": str(node.folder)}
-    if node.kind == "projects":
-        return {**common, "title": node.fields.get("name", ""), "description": node.fields.get("description", "")}
-    above = {
-        "project-id": node.project.id,
-        "subject-id": subject.id if subject else "",
-        "session-id": session.id if session and node is not session else "",
-    }
-    if node.kind == "scans":
-        scan = {
-            name: node.fields.get(name.replace("-", "_"), "")
-            for name in ("quality", "note", "modality", "series-description", "uid", "frames")
-        }
-        return {**common, **scan, **above, "scan-type": node.fields.get("type", ""), "label": f"{node.id} - {node.fields.get('type', '')}"}
-    return {**common, **above}
-
-
-def _fill(template: str, launch: Launch) -> str:
-    for entry in launch.command.get("inputs", []):
-        template = template.replace(entry.get("replacement-key") or f"#{entry['name']}#", launch.inputs.get(entry["name"], ""))
-    return template
-
-
-def _covers(contexts: list[str], xsi_type: str) -> bool:
-    """Whether a wrapper's contexts, or a parent type of theirs, hold this type."""
-    parents = {"SessionData": "xnat:imageSessionData", "ScanData": "xnat:imageScanData"}
-    return xsi_type in contexts or any(xsi_type.endswith(end) and parent in contexts for end, parent in parents.items())

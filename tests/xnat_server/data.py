@@ -11,13 +11,11 @@ import tarfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from urllib.parse import quote
 
 from tests.xnat_server import documents
-from tests.xnat_server.archive import Archive, Node, md5
+from tests.xnat_server.archive import HOLDS, Archive, Node
 from tests.xnat_server.web import Answer, Refusal, Request
 
-COLLECTIONS = ("projects", "subjects", "experiments", "assessors", "scans", "resources")
 # Which roles may write; a collaborator reads only.
 EDITORS = ("owner", "member")
 
@@ -50,9 +48,7 @@ class Data:
             return self._files(request, nodes, name, user, edit)
         if isinstance(where, str):
             if request.method in ("GET", "HEAD"):
-                return documents.listing(request, documents.rows(where, nodes, self.archive))
-            if request.method == "POST" and where in ("subjects", "experiments", "projects"):
-                raise Refusal(405, "Method Not Allowed")
+                return documents.listing(request, where, nodes)
             raise Refusal(405, "Method Not Allowed")
         return self._object(request, parts, nodes, user)
 
@@ -77,7 +73,7 @@ class Data:
         nodes: list[Node] | None = None
         for i in range(0, len(parts), 2):
             kind = parts[i]
-            if kind not in COLLECTIONS:
+            if kind not in HOLDS:
                 raise Refusal(404, f"The server has not found anything matching the request URI: {kind}")
             within = self.archive.all(kind) if nodes is None else [child for node in nodes for child in node.of(kind)]
             within = list(dict.fromkeys(within))
@@ -94,76 +90,68 @@ class Data:
     # -- objects ---------------------------------------------------------------------------------------------------------
 
     def _object(self, request: Request, parts: list[str], nodes: list[Node], user: str) -> Answer:
+        sharing = parts[-2] == "projects" and len(parts) > 2
+        if request.method == "PUT" and sharing:
+            return self._share(parts, user, request.query.get("label", ""))
+        if request.method == "PUT" and not nodes:
+            return self._make(request, parts, user)
+        if not nodes:
+            raise Refusal(404, "Unable to find the specified object")
+        node = nodes[0]
         if request.method in ("GET", "HEAD"):
-            if not nodes:
-                raise Refusal(404, "Unable to find the specified object")
-            node = nodes[0]
+            if node.kind != "resources":
+                return documents.item(request, node)
+            zipped = request.query.get("format") == "zip"
+            return self._zip(nodes) if zipped else Answer.text(node.catalog(), type="text/xml;charset=UTF-8")
+        if request.method == "PUT":
             if node.kind == "resources":
-                if request.query.get("format") == "zip":
-                    return self._zip(nodes)
-                return Answer.text(node.catalog(), type="text/xml;charset=UTF-8")
-            return documents.item(request, node)
+                raise Refusal(409, "Specified resource already exists.")
+            self._need_edit(user, node)
+            settings = _settings(request)
+            if label := settings.pop("label", ""):
+                node.rename(label)
+            node.fields.update(settings)
+            return Answer.text(node.id)
+        if request.method == "DELETE" and sharing:
+            [session] = self.walk(parts[:-2], user)[1]
+            self._need_edit(user, node)
+            session.shared.pop(node.id, None)
+            return Answer.text("")
         if request.method == "DELETE":
             for node in nodes:
                 self._need_edit(user, node)
                 node.remove()
             return Answer.text("")
-        if request.method == "PUT":
-            return self._put(request, parts, nodes, user)
         raise Refusal(405, "Method Not Allowed")
 
-    def _put(self, request: Request, parts: list[str], nodes: list[Node], user: str) -> Answer:
+    def _make(self, request: Request, parts: list[str], user: str) -> Answer:
+        """PUT of what is not there: 201 with its id (a resource: 200, nothing)."""
         kind, name = parts[-2], parts[-1]
-        if kind == "projects" and len(parts) > 2:
-            return self._share(nodes, parts, request)
-        if kind == "resources" and nodes:
-            raise Refusal(409, "Specified resource already exists.")
-        settings = {
-            key.rpartition("/")[2]: value
-            for key, value in request.query.items()
-            if key not in ("xsiType", "format", "event_reason", "req_format", "overwrite")
-        }
-        if nodes:
-            self._need_edit(user, nodes[0])
-            for key, value in settings.items():
-                if key == "label":
-                    nodes[0].label = value
-                else:
-                    nodes[0].fields[key] = value
-            return Answer.text(nodes[0].id)
+        settings = _settings(request)
         if kind == "projects":
             self.archive.project(name, owner=user, **settings)
-            return Answer.text(name, 200)
-        _, above = self.walk(parts[:-2], user)
-        if not above:
-            raise Refusal(404, "Unable to find the object this one belongs to")
+            return Answer.text(name)
+        above = self.walk(parts[:-2], user)[1]
+        if not above or not above[0].holds(kind):
+            raise Refusal(400, "This object cannot be made here")
         self._need_edit(user, above[0])
-        given = next((key.partition("/")[0] for key in request.query if ":" in key), "")
-        default = {
-            "subjects": "xnat:subjectData",
-            "experiments": "xnat:mrSessionData",
-            "scans": "xnat:mrScanData",
-            "resources": "xnat:resourceCatalog",
-        }
-        xsi_type = request.query.get("xsiType") or given or default.get(kind, "xnat:qcManualAssessorData")
-        if kind == "experiments":
-            settings.setdefault("modality", xsi_type.removeprefix("xnat:").removesuffix("SessionData").upper())
-            if above[0].kind == "projects":
-                raise Refusal(400, "A subject is needed to make an experiment")
-        node = self.archive.add(
-            above[0],
-            kind,
-            name,
-            xsi_type,
-            {"format": "", "content": "", "description": "", "tags": "", **settings} if kind == "resources" else settings,
-        )
+        # The type is said by xsiType=, or by the path of any field.
+        path = next((key.partition("/")[0] for key in request.query if ":" in key), "")
+        defaults = {"subjects": "xnat:subjectData", "experiments": "xnat:mrSessionData", "scans": "xnat:mrScanData"}
+        xsi_type = request.query.get("xsiType") or path or defaults.get(kind, "xnat:qcManualAssessorData")
         if kind == "resources":
-            node.write_catalog()
+            above[0].resource(name, format=settings.get("format", ""), content=settings.get("content", ""))
             return Answer.text("")
-        return Answer.text(node.id if kind != "scans" else name, 201)
+        if kind == "experiments":
+            settings.setdefault("modality", xsi_type.partition(":")[2].removesuffix("SessionData").upper())
+        return Answer.text(self.archive.add(above[0], kind, name, xsi_type, settings).id, 201)
 
-    def _share(self, nodes: list[Node], parts: list[str], request: Request) -> Answer:
-        raise Refusal(405, "Method Not Allowed")
+    def _share(self, parts: list[str], user: str, label: str) -> Answer:
+        [session] = self.walk(parts[:-2], user)[1]
+        [project] = self.walk(parts[-2:], user)[1]
+        self._need_edit(user, project)
+        session.shared[project.id] = label or session.label
+        return Answer.text("")
 
     def _need_edit(self, user: str, node: Node) -> None:
         if not self.may(user, node, edit=True):
@@ -180,7 +168,7 @@ class Data:
                 raise Refusal(400, "Name the file")
             if request.query.get("format") == "zip":
                 return self._zip(resources)
-            return documents.listing(request, [row for resource in resources for row in file_rows(resource)], title="Files")
+            return documents.files(request, resources)
         found = [(resource, path) for resource in resources if (path := resource.files().get(name)) is not None]
         if not found:
             raise Refusal(404, "Unable to find specified file.")
@@ -234,6 +222,12 @@ class Data:
         return Answer(200, buffer.getvalue(), "application/zip", {"Content-Disposition": 'attachment; filename="files.zip"'})
 
 
+def _settings(request: Request) -> dict[str, str]:
+    """The fields a query sets, by the last part of their paths."""
+    other = ("xsiType", "format", "event_reason", "req_format", "overwrite")
+    return {key.rpartition("/")[2]: value for key, value in request.query.items() if key not in other or "/" in key}
+
+
 def zip_prefix(resource: Node) -> str:
     """Where a resource's files lie in a zip."""
     names = []
@@ -242,26 +236,6 @@ def zip_prefix(resource: Node) -> str:
         names += [node.label, node.kind]
         node = node.parent
     return "/".join([*([node.label] if node else []), *reversed(names), "resources", resource.label, "files", ""])
-
-
-def file_rows(resource: Node) -> list[dict[str, str]]:
-    """The rows of a resource's file listing."""
-    rows = []
-    for name, path in resource.files().items():
-        rows.append(
-            {
-                "Name": path.name,
-                "Size": str(path.stat().st_size),
-                "URI": f"/data{quote(resource.uri)}/files/{quote(name)}",
-                "collection": resource.label,
-                "file_tags": resource.fields.get("tags", ""),
-                "file_format": resource.fields.get("format", ""),
-                "file_content": resource.fields.get("content", ""),
-                "cat_ID": resource.id,
-                "digest": md5(path),
-            }
-        )
-    return rows
 
 
 def unpack(name: str, data: bytes) -> list[tuple[str, bytes]]:

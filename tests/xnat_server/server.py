@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
+from fnmatch import fnmatchcase
 from importlib import resources as package_files
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import parse_qsl
 
 from tests.xnat_server import documents
-from tests.xnat_server.accounts import Accounts, Token, basic_of, session_of, unauthorized
+from tests.xnat_server.accounts import Accounts, Token, basic_of, unauthorized
 from tests.xnat_server.archive import Archive, Node
 from tests.xnat_server.containers import Containers
 from tests.xnat_server.data import Data
 from tests.xnat_server.web import LOGIN_PAGE, Answer, Fault, Faults, Refusal, Request, Web
 
+BUILD = {"version": "1.9.3", "buildNumber": "1", "buildDate": "2026-01-01", "isDirty": "false"}
 SCHEMAS = package_files.files("tests.xnat_server") / "schemas"
 
 
@@ -34,8 +36,8 @@ class XnatServer:
         self.accounts.add(self.user, self.password, administrator=True)
         self.archive = Archive(folder / "archive")
         self._data = Data(self.archive, self.accounts.administrators)
-        self.containers = Containers(self.archive, self._data, self.accounts, folder / "build")
         self._lock = threading.RLock()
+        self.containers = Containers(self.archive, self._data, self.accounts, folder / "build", self._lock)
         self._web = Web(self._answer, address, port)
         self.url = f"http://{address}:{self._web.server_address[1]}"
         self.containers.host = self.url
@@ -66,8 +68,6 @@ class XnatServer:
 
     def asked(self, method: str = "*", path: str = "*") -> list[Request]:
         """The requests of a method whose path matches a shell pattern."""
-        from fnmatch import fnmatchcase
-
         return [r for r in self.requests if method in ("*", r.method) and fnmatchcase(r.path, path)]
 
     @property
@@ -140,12 +140,18 @@ class XnatServer:
                 return Answer.text("")
             case ["POST", "data", "services", "refresh", "catalog"]:
                 return self._refresh(request, user)
+            case ["GET", "data", "workflows", id]:
+                return self.containers.workflow(id)
             case ["GET", "data", "search", "elements", *name]:
                 return self._elements(request, name)
             case ["GET", "xapi", "siteConfig", "buildInfo"]:
-                return Answer.json({"version": "1.9.3", "buildNumber": "1", "buildDate": "2026-01-01", "isDirty": "false"})
+                return Answer.json(BUILD)
+            case ["GET", "xapi", "siteConfig", "buildInfo", name] if name in BUILD:
+                return Answer.text(BUILD[name])
             case ["GET", "xapi", "users", "username"]:
                 return Answer.text(user)
+            case ["GET", "xapi", "users", name] if name in self.accounts.users:
+                return Answer.json({"username": name, "enabled": True, "admin": name in self.accounts.administrators})
             case ["GET", "xapi", "schemas"]:
                 return Answer.json(["xdat", "xnat", "icr"])
             case ["GET", "xapi", "schemas", name, *_]:
@@ -164,23 +170,12 @@ class XnatServer:
         return Answer.text("")
 
     def _elements(self, request: Request, name: list[str]) -> Answer:
-        kinds = sorted(
-            {
-                "xnat:projectData",
-                "xnat:subjectData",
-                "xnat:mrSessionData",
-                "xnat:ctSessionData",
-                *(n.xsi_type for n in self.archive.all("experiments")),
-            }
-        )
-        rows = [{"ELEMENT_NAME": kind, "SINGULAR": kind, "PLURAL": kind, "SECURED": "true", "COUNT": "0"} for kind in kinds]
-        return documents.listing(request, [] if name else rows, title="Elements")
+        types = {"xnat:projectData", "xnat:subjectData", *(node.xsi_type for node in self.archive.all("experiments"))}
+        rows = [{"ELEMENT_NAME": type, "SINGULAR": type, "PLURAL": type, "SECURED": "true", "COUNT": "0"} for type in sorted(types)]
+        return documents.table(request, [] if name else rows)
 
     def _schema(self, name: str) -> Answer:
         path = SCHEMAS / f"{name}.xsd"
         if not path.is_file():
             raise Refusal(404, "Not Found")
         return Answer(200, path.read_bytes(), "application/xml")
-
-
-__all__ = ["XnatServer", "session_of"]

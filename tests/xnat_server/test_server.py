@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import tarfile
 import time
 import zipfile
@@ -14,44 +13,8 @@ import pytest
 import requests
 
 from tests.xnat_server import XnatServer
+from tests.xnat_server.conftest import CT, Client
 from tests.xnat_server.web import FAULTS
-
-CT = {"1-01.dcm": b"\x01" * 1000, "1-02 b.dcm": b"\x02" * 3000}
-
-
-@pytest.fixture
-def liver(xnat: XnatServer) -> XnatServer:
-    """A server with one project: a CT session of two scans, a ROI collection, a reader who may not write."""
-    project = xnat.project("LIVER")
-    session = project.session("CT01", subject="P01", modality="CT", date="2024-01-31")
-    session.scan("2", type="Abdomen", series_description="Abd 3.0", files={"DICOM": CT, "SNAPSHOTS": {"t.gif": b"gif"}})
-    session.scan("3", type="Scout", files={"DICOM": {"s.dcm": b"s"}})
-    session.assessor("ROI1", files={"RTSTRUCT": {"roi.dcm": b"roi"}})
-    project.session("CT02", subject="P02", modality="CT")
-    xnat.accounts.add("reader", "reader-password")
-    project.members["reader"] = "collaborator"
-    return xnat
-
-
-@pytest.fixture
-def http(liver: XnatServer) -> requests.Session:
-    """A client logged in as administrator, with plain paths."""
-    client = Client(liver.url)
-    assert client.put("/data/services/auth", data={"username": liver.user, "password": liver.password}).status_code == 200
-    return client
-
-
-class Client(requests.Session):
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self.url = url
-
-    def request(self, method, url, **more):  # type: ignore[no-untyped-def]
-        return super().request(method, self.url + url, timeout=10, **more)
-
-    def rows(self, path: str) -> list[dict[str, str]]:
-        return self.get(path).json()["ResultSet"]["Result"]
-
 
 # -- who gets in ---------------------------------------------------------------------------------------------------------
 
@@ -159,7 +122,15 @@ def test_csv_and_json_say_the_same(http):
 
 def test_columns_are_chosen(http):
     [row, _] = http.rows("/data/projects/LIVER/experiments?columns=ID,label,xnat:ctSessionData/date")
-    assert row == {"ID": "XNAT_E00001", "label": "CT01", "xnat:ctSessionData/date": "2024-01-31", "URI": "/data/experiments/XNAT_E00001"}
+    always = {"xsiType": "xnat:ctSessionData", "URI": "/data/experiments/XNAT_E00001"}
+    assert row == {"ID": "XNAT_E00001", "label": "CT01", "xnat:ctsessiondata/date": "2024-01-31", **always}
+
+
+def test_rows_are_chosen_by_the_query(http, liver):
+    liver.project("LIVER").session("MR01", subject="P01", modality="MR")
+    assert [row["label"] for row in http.rows("/data/projects/LIVER/experiments?xsiType=xnat:mrSessionData")] == ["MR01"]
+    assert [row["label"] for row in http.rows("/data/experiments?xsiType=xnat:imageSessionData&project=LIVER")] == ["CT01", "MR01", "CT02"]
+    assert [row["ID"] for row in http.rows("/data/experiments?label=CT02")] == ["XNAT_E00003"]
 
 
 def test_a_file_is_listed_with_size_and_digest_and_comes_as_it_is(http):
@@ -203,6 +174,31 @@ def test_the_folder_is_laid_out_as_xnat_s_archive(liver):
         "LIVER/arc001/CT01/ASSESSORS/ROI1/RTSTRUCT/roi.dcm",
         "LIVER/arc001/CT01/ASSESSORS/ROI1/RTSTRUCT/RTSTRUCT_catalog.xml",
     }
+
+
+def test_a_shared_session_is_listed_in_both_projects(http, liver):
+    liver.project("OTHER")
+    assert http.put("/data/projects/LIVER/subjects/P01/experiments/CT01/projects/OTHER?label=X1").status_code == 200
+    assert [row["ID"] for row in http.rows("/data/projects/OTHER/experiments")] == ["XNAT_E00001"]
+    assert [row["ID"] for row in http.rows("/data/projects/OTHER/experiments/X1/scans")] == ["2", "3"]
+    assert [row["ID"] for row in http.rows("/data/experiments/XNAT_E00001/projects")] == ["LIVER", "OTHER"]
+    assert http.delete("/data/experiments/XNAT_E00001/projects/OTHER").status_code == 200
+    assert http.rows("/data/projects/OTHER/experiments") == []
+    assert http.get("/data/projects/OTHER").status_code == 200
+
+
+def test_objects_are_made_changed_and_removed(http, liver):
+    base = "/data/projects/LIVER/subjects/P09"
+    assert http.put(base).text == "XNAT_S00003"
+    assert http.put(base + "/experiments/MR1?xsiType=xnat:mrSessionData&xnat:mrSessionData/date=2024-02-01").status_code == 201
+    assert http.put(base + "/experiments/MR1/scans/7?xsiType=xnat:mrScanData&type=T1").status_code == 201
+    assert http.put(base + "/experiments/MR1?label=MR2").status_code == 200
+    assert http.rows(base + "/experiments/MR2/scans")[0]["type"] == "T1"
+    assert (liver.archive.folder / "LIVER/arc001/MR2/SCANS/7").is_dir()
+    assert http.put("/data/projects/LIVER/experiments/MR3").status_code == 400
+    assert http.delete(base).status_code == 200
+    assert http.get("/data/projects/LIVER/experiments/MR2").status_code == 404
+    assert not (liver.archive.folder / "LIVER/arc001/MR2").exists()
 
 
 # -- uploads -------------------------------------------------------------------------------------------------------------
@@ -342,6 +338,13 @@ def test_a_slow_answer_is_late_and_whole(liver, http):
     assert time.monotonic() - start >= 0.3
 
 
+def test_a_trickle_is_slow_as_a_whole_but_never_waits_long(liver, http):
+    liver.faults.add("trickle", FILE, seconds=1.0)
+    start = time.monotonic()
+    assert requests.get(liver.url + FILE, cookies=http.cookies, timeout=0.8).content == CT["1-01.dcm"]
+    assert time.monotonic() - start >= 0.85
+
+
 def test_the_log_says_what_was_asked_and_what_happened(liver, http):
     liver.faults.add("502", "*/files/*")
     http.get(FILE + "?format=x")
@@ -354,144 +357,6 @@ def test_the_log_says_what_was_asked_and_what_happened(liver, http):
 def test_an_unknown_fault_is_refused(liver):
     with pytest.raises(ValueError, match=next(iter(FAULTS))):
         liver.faults.add("nonsense")
-
-
-# -- Container Service ---------------------------------------------------------------------------------------------------
-
-COMMAND = {
-    "name": "train",
-    "image": "medgan:1",
-    "version": "1",
-    "command-line": "train",
-    "mounts": [{"name": "input", "path": "/input"}, {"name": "output", "path": "/output", "writable": True}],
-    "inputs": [{"name": "kimg", "type": "number", "default-value": "0"}, {"name": "target", "type": "string"}],
-    "outputs": [{"name": "report", "mount": "output", "path": "report", "required": True}],
-    "xnat": [
-        {
-            "name": "session",
-            "contexts": ["xnat:imageSessionData"],
-            "external-inputs": [{"name": "session", "type": "Session", "provides-files-for-command-mount": "input"}],
-            "derived-inputs": [
-                {
-                    "name": "uri",
-                    "type": "string",
-                    "derived-from-wrapper-input": "session",
-                    "derived-from-xnat-object-property": "uri",
-                    "provides-value-for-command-input": "target",
-                }
-            ],
-            "output-handlers": [{"name": "h", "accepts-command-output": "report", "as-a-child-of": "session", "label": "MEDGAN_report"}],
-        }
-    ],
-}
-
-
-@pytest.fixture
-def wrapper(http):
-    """Id of the wrapper of a command that is registered and enabled for site and project."""
-    id = http.post("/xapi/commands", json=COMMAND).json()
-    for place in ("/xapi", "/xapi/projects/LIVER"):
-        assert http.put(f"{place}/commands/{id}/wrappers/session/enabled").status_code == 200
-    return http.get(f"/xapi/commands/{id}").json()["xnat"][0]["id"]
-
-
-def launch(http, liver, wrapper, **chosen):
-    url = f"/xapi/projects/LIVER/wrappers/{wrapper}/root/session/launch"
-    assert http.post(url, json={"session": "/archive/experiments/XNAT_E00001", **chosen}).json()["status"] == "success"
-    return liver.containers.launches[-1]
-
-
-def test_a_command_is_registered_once(http):
-    assert http.post("/xapi/commands", json=COMMAND).status_code == 201
-    assert http.post("/xapi/commands", json=COMMAND).status_code == 409
-    assert http.post("/xapi/commands", json={**COMMAND, "version": "2"}).status_code == 201
-    assert http.post("/xapi/commands", json={"name": " "}).status_code == 400
-    assert [c["version"] for c in http.get("/xapi/commands").json()] == ["1", "2"]
-
-
-def test_a_command_is_offered_only_when_it_is_enabled_for_site_and_project(http):
-    id = http.post("/xapi/commands", json=COMMAND).json()
-    offered = "/xapi/commands/available?project=LIVER&xsiType=xnat:ctSessionData"
-    for place, count in (("/xapi", 0), ("/xapi/projects/LIVER", 1)):
-        http.put(f"{place}/commands/{id}/wrappers/session/enabled")
-        assert len(http.get(offered).json()) == count
-    assert http.get(offered.replace("ctSession", "project")).json() == []
-    http.put(f"/xapi/commands/{id}/wrappers/session/disabled")
-    assert http.get(offered).json() == []
-
-
-def test_only_a_manager_registers(liver):
-    reader = Client(liver.url)
-    reader.auth = ("reader", "reader-password")
-    assert reader.post("/xapi/commands", json=COMMAND).status_code == 403
-
-
-def test_a_launch_is_resolved_run_and_its_outputs_are_stored(http, liver, wrapper):
-    def run(launch):
-        (launch.mounts["output"] / "report").mkdir()
-        (launch.mounts["output"] / "report" / "report.html").write_text(" ".join(sorted(p.name for p in launch.mounts["input"].iterdir())))
-        seen = requests.get(
-            launch.environment["XNAT_HOST"] + "/data/auth",
-            auth=(launch.environment["XNAT_USER"], launch.environment["XNAT_PASS"]),
-            timeout=10,
-        )
-        launch.stdout = seen.text
-        return 0
-
-    liver.containers.runner = run
-    container = launch(http, liver, wrapper, kimg="5")
-    assert container.wait(10) == "Complete"
-    assert container.inputs == {"kimg": "5", "target": "/archive/experiments/XNAT_E00001"}
-    assert container.root.label == "CT01"
-    assert container.history == ["Created", "Running", "Finalizing", "Complete"]
-    assert container.root.find("resources", "MEDGAN_report").read("report.html") == b"ASSESSORS SCANS"
-    shown = http.get(f"/xapi/containers/{container.id}").json()
-    assert (shown["status"], shown["docker-image"]) == ("Complete", "medgan:1")
-    assert container.environment["XNAT_PASS"] not in json.dumps(shown)
-    assert http.get(f"/xapi/containers/{container.id}/logs/stdout").text == "User 'admin' is logged in"
-    # The token is cancelled when the container is finished.
-    assert not liver.accounts.tokens
-
-
-@pytest.mark.parametrize(("code", "write", "status"), [(65, True, "Failed"), (0, False, "Failed (Upload)")])
-def test_results_are_stored_only_after_exit_code_0(http, liver, wrapper, code, write, status):
-    def run(launch):
-        if write:
-            (launch.mounts["output"] / "report").mkdir()
-            (launch.mounts["output"] / "report" / "report.html").write_text("x")
-        return code
-
-    liver.containers.runner = run
-    container = launch(http, liver, wrapper)
-    assert container.wait(10) == status
-    stored = [file for resource in container.root.of("resources") for file in resource.files()]
-    assert stored == []
-
-
-@pytest.mark.parametrize("value", ["T1 (post)", "a;b", "a&&b", "a||b", "`a`"])
-def test_an_illegal_string_ends_a_launch(http, liver, wrapper, value):
-    assert launch(http, liver, wrapper, kimg=value).wait(10) == "Failed"
-
-
-def test_a_launch_answers_success_whatever_is_wrong(http, liver):
-    assert http.post("/xapi/projects/LIVER/wrappers/999/root/session/launch", json={}).json()["status"] == "success"
-    assert liver.containers.launches == []
-
-
-def test_a_wrapper_that_is_not_enabled_for_the_project_fails(http, liver):
-    id = http.post("/xapi/commands", json=COMMAND).json()
-    http.put(f"/xapi/commands/{id}/wrappers/session/enabled")
-    wrapper = http.get(f"/xapi/commands/{id}").json()["xnat"][0]["id"]
-    assert launch(http, liver, wrapper).wait(10) == "Failed"
-
-
-def test_a_bulk_launch_starts_a_container_for_each(http, liver, wrapper):
-    roots = json.dumps(["/archive/experiments/XNAT_E00001", "/archive/experiments/XNAT_E00003"])
-    report = http.post(f"/xapi/projects/LIVER/wrappers/{wrapper}/root/session/bulklaunch", json={"session": roots}).json()
-    assert len(report["successes"]) == 2
-    for container in liver.containers.launches:
-        container.wait(10)
-    assert [container.root.label for container in liver.containers.launches] == ["CT01", "CT02"]
 
 
 def test_two_servers_do_not_meet(tmp_path: Path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email import message_from_bytes
@@ -20,6 +22,10 @@ LOGIN_PAGE = (
 )
 
 
+# Longest body that stays in the list of requests, in bytes: checkpoints would fill the memory.
+KEPT = 2**24
+
+
 @dataclass
 class Request:
     """One request as it arrived, and how it was answered: `XnatServer.requests` is a list of these.
@@ -27,7 +33,7 @@ class Request:
     Attributes:
         path: Decoded path without query.
         parts: The path's segments, decoded one by one, so that a %2F in a name stays in its segment.
-        body: As sent, multipart included; None where neither a length nor chunks were sent.
+        body: As sent, multipart included; None where neither a length nor chunks were sent, and once a body above KEPT is answered.
         sized: A Content-Length came with the body.
         user: Who it was found to come from; None before a login.
         status: Of the answer; 0 where the connection was cut instead.
@@ -97,6 +103,7 @@ FAULTS = {
     "502": "a proxy's 502 page, nothing done",
     "504": "the request is carried out, then a proxy's 504 page: the client cannot know",
     "slow": "the answer waits for `seconds`",
+    "trickle": "the body comes in ten pieces over `seconds`, so that no single read waits long",
     "no_edit_right": "an upload answers 200 and stores nothing",
 }
 
@@ -128,7 +135,7 @@ class Faults:
             method: "GET", "PUT", ...; "*" for any.
             times: How many requests meet it; -1 for all.
             after: How many matching requests pass untouched before.
-            seconds: Of "slow".
+            seconds: Of "slow" and "trickle".
         """
         if kind not in FAULTS:
             raise ValueError(f"no fault {kind!r}; there are {', '.join(FAULTS)}")
@@ -167,9 +174,6 @@ class Web(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is no news; anything else is a bug of the fake and is shown."""
-        import sys
-        import traceback
-
         if not isinstance(sys.exception(), ConnectionError):
             traceback.print_exc()
 
@@ -210,7 +214,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reset()
         if kind == "shortened":
             answer.body = answer.body[: len(answer.body) // 2]
-        return self._send(request, answer, cut=kind in ("truncated", "reset_midway"))
+        if len(request.body or b"") > KEPT:
+            request.body = None
+        return self._send(
+            request, answer, cut=kind in ("truncated", "reset_midway"), spread=fault.seconds if fault and kind == "trickle" else 0.0
+        )
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
 
@@ -231,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(chunks), False
 
-    def _send(self, request: Request, answer: Answer, cut: bool = False) -> None:
+    def _send(self, request: Request, answer: Answer, cut: bool = False, spread: float = 0.0) -> None:
         body = answer.body[: len(answer.body) // 2] if cut else answer.body
         request.status = answer.status
         self.send_response(answer.status)
@@ -242,7 +250,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, line)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            step = -(-len(body) // 10) if spread else len(body)
+            for start in range(0, len(body), step or 1):
+                self.wfile.write(body[start : start + step])
+                if spread:
+                    self.wfile.flush()
+                    time.sleep(spread / 10)
         self.wfile.flush()
         if cut and request.fault == "reset_midway":
             self._reset()
