@@ -7,12 +7,15 @@ an empty output folder, an unknown key is dropped, an unknown type becomes a str
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from medgan.config import environment_name
+from medgan.errors import ConfigError
 
 FORM_FIELDS = 12
 # varchar(255) in XNAT's database; these three are TEXT.
@@ -99,6 +102,20 @@ def lint(command: Any, settings: type) -> list[str]:
         return shape  # the rules below read these lists
     rules = (_keys, _strings, _command, _mounts, _inputs, _form, _outputs, _wrappers, _templates)
     return [problem for rule in rules for problem in rule(command)] + list(_environment(command, settings))
+
+
+def read_command(path: Path) -> Any:
+    """What a command file holds; `lint` says whether it is a command.
+
+    Raises:
+        ConfigError: It cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the file cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"the file is not JSON: {error}") from None
 
 
 def _shape(command: Object) -> Problems:

@@ -12,7 +12,7 @@ from medgan.cli import run_and_exit
 from medgan.errors import ConfigError
 from medgan.runs import write_text
 from plugin.command import ROOT, TASKS, VARIANTS, as_json, command_definition, definitions, dockerfile_with_label, file_name
-from plugin.lint import lint
+from plugin.lint import lint, read_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -47,13 +47,7 @@ def lint_command(file: Path) -> None:
     """Check a command file: all that XNAT refuses, and what it takes in silence and then runs wrongly."""
     from medgan.commands.job import JobConfig
 
-    try:
-        command = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the file cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"the file is not JSON: {error}") from None
-    problems = lint(command, JobConfig)
+    problems = lint(read_command(file), JobConfig)
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:
