@@ -30,9 +30,9 @@ RUN PYTHONPATH=/tmp/fetch python -c "import pathlib; from medgan.weights import 
 COPY LICENSE /opt/medgan/
 COPY medgan /opt/medgan/medgan
 COPY plugin /opt/medgan/plugin
-COPY xnat-command.json xnat-command.check.json /
+COPY xnat-command.json xnat-command.check.json processing-container.json /
 # A checkout made under umask 077 must still be readable by any uid.
-RUN chmod -R a+rX /opt/medgan/medgan /opt/medgan/plugin /opt/medgan/LICENSE /xnat-command.json /xnat-command.check.json \
+RUN chmod -R a+rX /opt/medgan/medgan /opt/medgan/plugin /opt/medgan/LICENSE /xnat-command.json /xnat-command.check.json /processing-container.json \
  && PYTHONPATH=/opt/medgan python -m compileall -q /opt/medgan/medgan /opt/medgan/plugin \
  && printf '#!/bin/sh\nexec python -m medgan "$@"\n' > /usr/local/bin/medgan \
  && chmod 755 /usr/local/bin/medgan

@@ -65,6 +65,9 @@ def program(settings: type, run: Run) -> click.Group:
         ("check", True, "Stop after the data check: what would be trained on, without training (no GPU needed)."),
     ):
         group.add_command(_command(settings, run, name, check_only, text))
+    from plugin.bids import bids_command
+
+    group.add_command(bids_command(settings, run))
     return group
 
 
@@ -88,13 +91,18 @@ def _command(settings: type, run: Run, name: str, check_only: bool, text: str) -
             input=source,
             output=target,
             work=work or default_work(name, source.absolute(), target.absolute(), name_of_run, config),
-            weights=weights or (DEFAULTS["weights"] if DEFAULTS["weights"].is_dir() else None),
+            weights=weights or mounted_weights(),
         )
         status = perform(run, config, folders, run_name=name_of_run, check_only=check_only, quiet=quiet)
         if work is None and status != "partial":
             shutil.rmtree(folders.work, ignore_errors=True)
 
     return command
+
+
+def mounted_weights() -> Path | None:
+    """The folder where pretrained files are mounted, if there is one."""
+    return DEFAULTS["weights"] if DEFAULTS["weights"].is_dir() else None
 
 
 def _folder(name: str, text: str) -> Callable[[Any], Any]:
