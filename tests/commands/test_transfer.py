@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +19,8 @@ from medgan.commands.import_network import import_network
 from medgan.commands.job import JobConfig
 from medgan.commands.train import run_training
 from medgan.commands.transfer import starting_point
-from medgan.errors import ResumeError, WeightsError
+from medgan.errors import Preempted, ResumeError, WeightsError
+from medgan.metrics.evaluate import Evaluator
 from medgan.networks.bundle import read_bundle, read_discriminator
 from medgan.networks.sources import identity, read_pretrained
 from medgan.networks.stylegan2 import Discriminator, Generator
@@ -169,6 +173,44 @@ def test_the_check_can_be_left_out(pickle_file, tmp_path):
     config, found = start(pickle_file, tmp_path, tiny(kimg=0.004), changes={"check_transfer": False})
     train(config, discs(tmp_path / "data"), tmp_path / "run", start=found, on_snapshot=values(3.0))
     assert [row["kimg"] for row in runs.read_json_lines(tmp_path / "run" / runs.EVALUATIONS)] == [0.004]
+
+
+class Interrupted(Evaluator):
+    """An evaluator during whose n-th measurement SIGTERM comes: at its beginning, or when it is done."""
+
+    def __init__(self, n: int, *, done: bool = False, **settings: Any) -> None:
+        super().__init__(["ssim_nearest"], device="cpu", batch=4, settings={"pairs": 4}, **settings)
+        self.left, self.done = n, done
+
+    def evaluate(self, **arguments: Any) -> dict[str, Any]:
+        self.left -= 1
+        if not self.left and not self.done:
+            os.kill(os.getpid(), signal.SIGTERM)
+        result = super().evaluate(**arguments)
+        if not self.left and self.done:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+
+@pytest.mark.parametrize(("measurement", "done"), [(1, False), (2, False), (2, True)])
+def test_a_stop_while_the_start_is_measured_leaves_what_the_same_command_goes_on_from(pickle_file, tmp_path, measurement, done):
+    """The network's own figure, the random weights' figure, and the moment after them, before the first step."""
+    data = discs(tmp_path / "data")
+    # With this seed the toy network of the file passes the check.
+    config = tiny(kimg=0.008, metrics=("ssim_nearest",), seed=1, pretrained=str(pickle_file))
+    run_training(config, data, tmp_path / "whole", evaluator=Interrupted(0))
+    with pytest.raises(Preempted) as stopped:
+        run_training(config, data, tmp_path / "run", evaluator=Interrupted(measurement, done=done))
+    assert stopped.value.exit_code == 75
+    # Half a comparison is no line of the curve; a whole one stands there once.
+    assert (tmp_path / "run" / runs.EVALUATIONS).exists() == done == (tmp_path / "run" / runs.STATE).exists()
+    assert not (tmp_path / "run" / runs.BUNDLE).exists()
+    run_training(config, data, tmp_path / "run", evaluator=Interrupted(0))
+    whole, run = ([{**row, "seconds": 0} for row in runs.read_json_lines(tmp_path / name / runs.EVALUATIONS)] for name in ("whole", "run"))
+    assert [row["kimg"] for row in whole] == [0, 0.004, 0.008]
+    assert run == whole
+    states = [torch.load(tmp_path / name / runs.STATE, weights_only=True)["G_ema"] for name in ("whole", "run")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_import_writes_a_bundle_with_both_networks(pickle_file, tmp_path):
