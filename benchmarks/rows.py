@@ -144,7 +144,7 @@ def row(question: str, value: float, unit: str, *, peak_bytes: int | None = None
 
 def show(answer: Mapping[str, Any]) -> None:
     """Print an answer, as one line, at once."""
-    print(json.dumps(answer), flush=True)
+    print(json.dumps(answer, ensure_ascii=False), flush=True)
 
 
 def rounded(value: float, digits: int = 4) -> float:

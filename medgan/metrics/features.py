@@ -132,8 +132,24 @@ class Features:
         return self.outer - self.count * np.outer(self.mean, self.mean)
 
     @cached_property
+    def triangle(self) -> Array | None:
+        """L (D, D), lower triangular with L L' = the scatter matrix; None where that is singular, or so nearly that L would hold noise.
+
+        A small part of the work of `root`.
+        """
+        from scipy.linalg import LinAlgError, cholesky
+
+        try:
+            lower: Array = cholesky(self._scatter, lower=True)
+        except LinAlgError:
+            return None
+        # A squared pivot below this is rounding: it would add a direction that the features do not have.
+        noise = self.dim * np.finfo(np.float64).eps * float(np.trace(self._scatter))
+        return lower if float(lower.diagonal().min()) ** 2 > noise else None
+
+    @cached_property
     def root(self) -> Array:
-        """A (D, r) with A A' = the scatter matrix, r its rank in float64: the costly half of a Fréchet distance, kept for the next."""
+        """A (D, r) with A A' = the scatter matrix, r its rank in float64; needed where there is no `triangle`."""
         from scipy.linalg import eigh
 
         values, vectors = eigh(self._scatter, driver="evd")

@@ -57,6 +57,32 @@ def test_full_rank_equals_scipy():
     assert frechet_distance(real=moments_only(real), fake=moments_only(fake), ddof=1) == pytest.approx(ours, rel=1e-12)
 
 
+def test_the_triangular_factor_and_the_eigenvectors_give_one_value():
+    """Two exact ways, on standard deviations over three and a half decades."""
+    scale = np.logspace(0, -3.5, 64)
+    real, fake = moments_only(gaussian(300, 64, 1, scale=scale)), moments_only(gaussian(300, 64, 2, scale=1.1 * scale))
+    assert real.triangle is not None
+    np.testing.assert_allclose(real.triangle @ real.triangle.T, real.covariance(ddof=0) * 300, rtol=1e-9, atol=1e-9)
+    fast = frechet_distance(real=real, fake=fake, ddof=1)
+    real.__dict__["triangle"] = None
+    assert fast == pytest.approx(frechet_distance(real=real, fake=fake, ddof=1), rel=1e-7)
+
+
+@pytest.mark.parametrize("constant", [0, 8])
+def test_a_singular_covariance_of_many_images_has_no_triangular_factor(constant):
+    """Each image five times, 40 of 64 directions filled; or features that never vary. An L of noise would add to the distance."""
+    rows = np.tile(gaussian(40 if not constant else 400, 64, 1), (5, 1))
+    rows[:, :constant] = 0.25
+    real, fake = moments_only(rows), Features.of(gaussian(500, 64, 2, scale=1.3))
+    assert real.triangle is None
+    # An independent exact way: the nuclear norm of the product of centred rows.
+    a, b = rows - rows.mean(0, dtype=float), fake.centred()
+    overlap = np.linalg.svd(a @ b.T, compute_uv=False).sum() / np.sqrt((len(a) - 1) * (len(b) - 1))
+    difference = rows.mean(0, dtype=float) - fake.mean
+    expected = difference @ difference + (a**2).sum() / (len(a) - 1) + (b**2).sum() / (len(b) - 1) - 2 * overlap
+    assert frechet_distance(real=real, fake=fake, ddof=1) == pytest.approx(expected, rel=1e-7)
+
+
 @pytest.mark.filterwarnings("ignore:Matrix is singular")
 @pytest.mark.parametrize(("n_real", "n_fake"), [(40, 400), (400, 40), (50, 40)])
 def test_fewer_images_than_dimensions_is_exact(n_real, n_fake):
