@@ -93,7 +93,7 @@ def command(
     if dataset is not None:
         shape = shape_of(dataset, config)
     else:
-        shape = {"size": size, "channels": int(channels), "images": images, "c_dim": classes if config.labels else 0}
+        shape = {"size": size, "channels": int(channels), "images": images, "c_dim": classes if config.labels else 0, "bits": 8}
     made = planned(config, **shape, device_name=device_name, threads=threads, measured=calibrate)
     free = _free(out)
     if as_json:
@@ -103,12 +103,12 @@ def command(
 
 
 def shape_of(data: Dataset, config: TrainConfig) -> dict[str, Any]:
-    """What `planned` asks of a dataset: size, channels, images and the classes that the training would use."""
+    """What `planned` asks of a dataset: size, channels, bits, images and the classes that the training would use."""
     from medgan.training.batches import one_hot
 
     labels = one_hot(data) if config.labels else None
     c_dim = 0 if labels is None else labels.shape[1]
-    return {"size": data.resolution, "channels": data.channels, "images": len(data), "c_dim": c_dim}
+    return {"size": data.resolution, "channels": data.channels, "images": len(data), "c_dim": c_dim, "bits": data.bits}
 
 
 def planned(
@@ -118,6 +118,7 @@ def planned(
     channels: int,
     images: int,
     c_dim: int = 0,
+    bits: int = 8,
     device_name: str = "",
     threads: int = 0,
     measured: bool = False,
@@ -130,6 +131,7 @@ def planned(
         channels: 1 or 3.
         images: Images of the dataset; 0 where unknown.
         c_dim: Classes.
+        bits: Of a stored value: 8 or 16.
         device_name: A name in DEVICES, or empty for this machine.
         threads: Of a CPU; 0 for all of this machine.
         measured: Whether to run real steps here.
@@ -151,7 +153,7 @@ def planned(
         device, memory, notes = _this_machine()
     threads = threads or len(os.sched_getaffinity(0)) if device.kind == "cpu" else 1
     about: dict[str, Any] = {"size": size, "channels": channels, "c_dim": c_dim}
-    everything: dict[str, Any] = {**about, "images": images, "device": device, "threads": threads, "device_memory": memory}
+    everything: dict[str, Any] = {**about, "images": images, "bits": bits, "device": device, "threads": threads, "device_memory": memory}
     calibration = None
     if measured:
         from medgan import machine
@@ -222,6 +224,7 @@ def show(made: Plan, config: TrainConfig, free: int | None) -> None:
     disk = made.disk_bytes
     share = 100 * made.metric_hours / made.hours
     parts = f"2 states of {gb(disk['state'])}, {1 + disk['kept']} generators of {gb(disk['bundle'])}, sheets {gb(disk['sheets'])}"
+    parts += f", decoded images {gb(disk['decoded'])}" if disk["decoded"] else ""
     rows = [
         ("images", f"{made.images or 'unknown number'}, {made.size} x {made.size} x {made.channels}"),
         ("networks", f"G {made.parameters_G:,} and D {made.parameters_D:,} parameters; {made.gflop_per_image:g} GFLOP per image"),
@@ -231,7 +234,7 @@ def show(made: Plan, config: TrainConfig, free: int | None) -> None:
          + (f", {made.snapshots} measurements {duration(made.metric_hours * 3600)} ({share:.0f} %)" if config.metrics or config.kid_every else "")),
         ("schedule", f"{made.steps:,} steps, {made.ticks:,} ticks, {made.snapshots:,} snapshots"),
         ("GPU memory", f"{gb(made.device_bytes)} of {gb(made.device_memory)}" if made.device_memory else "none"),
-        ("host memory", gb(made.host_bytes)),
+        ("host memory", gb(made.host_bytes) + (" (mostly an estimate)" if made.device_memory else "")),
         ("disk", f"{gb(disk['total'])}: {parts}" + (f"; {gb(free)} are free" if free is not None else "")),
     ]  # fmt: skip
     for name, text in rows:
@@ -239,7 +242,9 @@ def show(made: Plan, config: TrainConfig, free: int | None) -> None:
     click.echo("\nwhat follows from the settings", err=True)
     for row in made.derived:
         click.echo(f"  {row.name:<26} {row.value:<36} {row.reason}", err=True)
-    if free is not None and free < disk["total"]:
-        click.echo(f"\nnote: the disk of --out lacks {gb(disk['total'] - free)}", err=True)
+    if free is not None and free < disk["least"]:
+        click.echo(f"\nnote: the disk of --out lacks {gb(disk['least'] - free)}", err=True)
+    elif free is not None and free < disk["total"]:
+        click.echo("\nnote: the disk of --out has no room for the decoded images; each is decoded whenever it is shown", err=True)
     for warning in made.warnings:
         click.echo(f"\nnote: {warning}", err=True)

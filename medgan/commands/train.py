@@ -307,7 +307,7 @@ def _train(
             if asked():
                 raise Preempted("stopped while checking images")
 
-        room = shutil.disk_usage(out).free - need.total
+        room = shutil.disk_usage(out).free - need.least
         data.check(out / runs.DECODED, most_bytes=max(min(int(config.cache_gib * 2**30), room), 0), step=look)
 
     # Rank 0 decodes the images, the others open what it left.

@@ -190,6 +190,11 @@ class Dataset:
             self._memory = {}
 
     @property
+    def whole(self) -> int:
+        """Images of the whole set, also where only a part of them was chosen."""
+        return len(self._files.images)
+
+    @property
     def decoded_in(self) -> Path | None:
         """The file of decoded images, where there is one."""
         return self._facts.pixels if self._facts else None

@@ -18,6 +18,9 @@ AUGMENT_ELEMENTS = 12
 HALF_RESOLUTIONS = 4
 # Resident memory of a process before networks and images: `medgan plan --size 32 --preset demo --calibrate` peaks at 0.38 GB.
 HOST_BASE = 0.35e9
+# The same of a process that uses a GPU: CUDA's context, torch's CUDA libraries, what cuDNN and cuBLAS load, and the networks on their way to the GPU.
+# An estimate on the safe side: it differs between drivers and was not measured with this code.
+CUDA_HOST_BASE = 4e9
 
 
 @dataclass(frozen=True, kw_only=True)

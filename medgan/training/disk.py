@@ -24,6 +24,8 @@ BESIDE_TENSORS = 2**20
 LINE = 4096
 # Inception features of the real images, 2048 float32 each, which measurements keep beside the run.
 FEATURES = 2048 * 4
+# Of each decoded image, its SHA-256; and the headers of both files.
+DIGEST, HEADERS = 32, 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class DiskNeed:
         sheets: Sample sheets, all of them.
         records: stats.jsonl, metrics.jsonl, log.txt.
         features: Cached features of the real images; 0 where nothing is measured.
+        decoded: The decoded images; 0 where they are more than --cache-gib. Where the disk is short, the run goes without.
     """
 
     state: int
@@ -45,14 +48,22 @@ class DiskNeed:
     sheets: int
     records: int
     features: int
+    decoded: int
+
+    @property
+    def least(self) -> int:
+        """What the run cannot do without, at the fullest moment: while a state is written, the old one is still there."""
+        return 2 * self.state + (1 + self.kept) * self.bundle + self.sheets + self.records + self.features
 
     @property
     def total(self) -> int:
-        """All of it at the fullest moment: while a state is written, the old one is still there."""
-        return 2 * self.state + (1 + self.kept) * self.bundle + self.sheets + self.records + self.features
+        """All of it."""
+        return self.least + self.decoded
 
 
-def bytes_needed(config: TrainConfig, parameters_G: int, parameters_D: int, *, size: int, channels: int, images: int) -> DiskNeed:
+def bytes_needed(
+    config: TrainConfig, parameters_G: int, parameters_D: int, *, size: int, channels: int, images: int, decoded: int = 0
+) -> DiskNeed:
     """Bytes a run of these settings writes.
 
     Args:
@@ -62,6 +73,7 @@ def bytes_needed(config: TrainConfig, parameters_G: int, parameters_D: int, *, s
         size: Side of the images in pixels.
         channels: 1 or 3.
         images: Images of the dataset.
+        decoded: As `decoded_bytes` gives it.
     """
     # G, its average and two moments of Adam; D and two moments. The sampler's order is 64 bit.
     state = 4 * (4 * parameters_G + 3 * parameters_D) + 8 * images * (2 if config.mirror else 1) + BESIDE_TENSORS
@@ -76,7 +88,20 @@ def bytes_needed(config: TrainConfig, parameters_G: int, parameters_D: int, *, s
         sheets=snapshots * SHEET_IMAGES * size * size * channels,
         records=(ticks + snapshots) * LINE,
         features=FEATURES * ((images if config.metrics else 0) + (min(config.kid_images, images) if config.kid_every else 0)),
+        decoded=decoded,
     )
+
+
+def decoded_bytes(config: TrainConfig, count: int, image_bytes: int) -> int:
+    """Bytes of a set's decoded images and what is kept of each; 0 where the images are more than --cache-gib.
+
+    Args:
+        config: Settings.
+        count: Images of the whole set, also where only a part is trained on.
+        image_bytes: Of one, decoded.
+    """
+    pixels = count * image_bytes
+    return pixels + count * DIGEST + HEADERS if 0 < pixels <= config.cache_gib * 2**30 else 0
 
 
 def values_of(network: nn.Module) -> int:
@@ -89,20 +114,22 @@ def need_of(config: TrainConfig, data: Dataset) -> DiskNeed:
     labels = one_hot(data) if config.labels else None
     with torch.device("meta"):
         G, D = states.networks(config, size=data.resolution, channels=data.channels, c_dim=0 if labels is None else labels.shape[1])
-    return bytes_needed(config, values_of(G), values_of(D), size=data.resolution, channels=data.channels, images=len(data))
+    shape = {"size": data.resolution, "channels": data.channels, "images": len(data)}
+    decoded = decoded_bytes(config, data.whole, data.channels * data.resolution**2 * data.bits // 8)
+    return bytes_needed(config, values_of(G), values_of(D), **shape, decoded=decoded)
 
 
 def check_room(need: DiskNeed, out: Path) -> None:
-    """Compare what a run will write with what is free where it goes; files of an earlier call in the same folder count as written.
+    """Compare what a run must write with what is free where it goes; files of an earlier call in the same folder count as written.
 
-    Quotas of a file system are not seen here.
+    The decoded images are no part of it: they are written only where there is room for them beside the rest. Quotas of a file system are not seen here.
 
     Raises:
         DiskError: Less is free than the run needs.
     """
     folders = (Path(runs.STATE).parent, Path(runs.BUNDLE), Path(runs.SNAPSHOTS), Path("cache"))
     there = sum(file.stat().st_size for folder in folders for file in (out / folder).rglob("*") if file.is_file())
-    missing, free = max(need.total - there, 0), shutil.disk_usage(out).free
+    missing, free = max(need.least - there, 0), shutil.disk_usage(out).free
     if missing <= free:
         return
     parts = f"2 states of {_size(need.state)}, {1 + need.kept} generators of {_size(need.bundle)}, samples {_size(need.sheets)}"

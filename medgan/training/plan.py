@@ -14,7 +14,7 @@ from medgan.errors import ConfigError, DataError
 from medgan.networks import NETWORKS
 from medgan.training import cost
 from medgan.training.config import TrainConfig, seconds
-from medgan.training.devices import FITS, HOST_BASE, Device, combine, memory_features, time_features
+from medgan.training.devices import CUDA_HOST_BASE, FITS, Device, combine, memory_features, time_features
 
 if TYPE_CHECKING:
     from medgan.training.calibrate import Calibration
@@ -25,6 +25,8 @@ INCEPTION_FLOPS = 11.4e9
 SAMPLE_BATCH = {"cpu": 4, "cuda": 16}
 # Part of an accelerator's memory that a plan may fill; the rest is for its context, libraries and fragments.
 USABLE = 0.9
+# Moments of both sets, factor, product and what the solver copies: ten matrices of 2048 x 2048 float64.
+MATRICES = 10 * 8 * 2048**2
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class Plan:
         error: Relative error of the time: median and largest of leave-one-out; both 0 where it was measured here.
         device_bytes: Memory of one accelerator; 0 on a CPU.
         device_memory: What it has; 0 on a CPU.
-        host_bytes: Memory of the host's process.
-        disk_bytes: What the run leaves and has at its fullest moment, by kind, with `total`.
+        host_bytes: Memory of the host, all processes of the training together; on a GPU mostly an estimate.
+        disk_bytes: What the run leaves and has at its fullest moment, by kind, with `total`, and `least` without the decoded images.
         largest_batch_gpu: Largest --batch-gpu that fits the accelerator; 0 on a CPU or where none fits.
         derived: Settings that follow from others.
         warnings: What the user should know before starting.
@@ -122,6 +124,7 @@ def plan(
     channels: int,
     images: int,
     c_dim: int = 0,
+    bits: int = 8,
     device: Device,
     threads: int = 1,
     device_memory: int = 0,
@@ -135,6 +138,7 @@ def plan(
         channels: 1 or 3.
         images: Images of the dataset; 0 where unknown.
         c_dim: Classes; 0 for an unconditional training.
+        bits: Of a stored value: 8 or 16.
         device: Class of machine.
         threads: Threads of a CPU.
         device_memory: Memory of the accelerator in bytes; 0 is the class's.
@@ -166,8 +170,8 @@ def plan(
     kids = (ticks - 1) // config.kid_every + 1 if config.kid_every else 0
     measuring = metric * snapshots + config.kid_images * per_drawn * kids
     memory = (device_memory or int(device.memory_gb * 1e9)) if device.kind == "cuda" else 0
-    cached = images * channels * size * size
-    cached = cached if cached <= MOST_CACHE_BYTES else 0
+    one = channels * size * size * bits // 8
+    disk = _disk(config, G, D, size=size, channels=channels, images=images, image_bytes=one)
     largest = _largest_batch_gpu(config, device, shape, fit.memory, memory) if memory else 0
     total = training + measuring
     result = Plan(
@@ -190,8 +194,13 @@ def plan(
         error=(0.0, 0.0) if calibration else fit.time_error,
         device_bytes=held if memory else 0,
         device_memory=memory,
-        host_bytes=int(HOST_BASE + cached) if memory else int(held + cached),
-        disk_bytes=_disk(config, G, D, size=size, channels=channels, images=images),
+        host_bytes=int(
+            config.gpus * (CUDA_HOST_BASE + _pinned(config, one) if memory else held)
+            + _beside(config, size=size, channels=channels, images=images)
+            # Without the decoded file, a set that is small enough stays in memory.
+            + (images * one if not disk["decoded"] and images * one <= MOST_CACHE_BYTES else 0)
+        ),
+        disk_bytes=disk,
         largest_batch_gpu=largest,
         derived=tuple(_derived(config, size=size, images=images, c_dim=c_dim)),
         warnings=(),
@@ -227,11 +236,29 @@ def _largest_batch_gpu(config: TrainConfig, device: Device, shape: dict[str, Any
     return 0
 
 
-def _disk(config: TrainConfig, G: cost.Network, D: cost.Network, *, size: int, channels: int, images: int) -> dict[str, int]:
-    from medgan.training.disk import bytes_needed
+def _pinned(config: TrainConfig, image_bytes: int) -> int:
+    """Batches of one process on their way to its GPU: one that is copied, others that are read ahead."""
+    from medgan.training.prefetch import DEPTH
 
-    need = bytes_needed(config, G.values, D.values, size=size, channels=channels, images=images)
-    return {**asdict(need), "total": need.total}
+    return (DEPTH + 1) * config.batch // config.gpus * image_bytes
+
+
+def _beside(config: TrainConfig, *, size: int, channels: int, images: int) -> int:
+    """The sample sheet in float32 and 8 bits, feature rows of both sets, and the matrices of a Fréchet distance: once on the host."""
+    from medgan.training.disk import FEATURES, SHEET_IMAGES
+
+    sheet = 5 * SHEET_IMAGES * channels * size * size
+    return sheet + ((images + config.metric_images) * FEATURES + MATRICES if config.metrics else 0)
+
+
+def _disk(
+    config: TrainConfig, G: cost.Network, D: cost.Network, *, size: int, channels: int, images: int, image_bytes: int
+) -> dict[str, int]:
+    from medgan.training.disk import bytes_needed, decoded_bytes
+
+    decoded = decoded_bytes(config, images, image_bytes)
+    need = bytes_needed(config, G.values, D.values, size=size, channels=channels, images=images, decoded=decoded)
+    return {**asdict(need), "least": need.least, "total": need.total}
 
 
 def _derived(config: TrainConfig, *, size: int, images: int, c_dim: int) -> list[Derived]:

@@ -91,6 +91,19 @@ def test_the_largest_batch_that_fits_is_named_and_fits():
     assert planned(config, size=1024, device=DEVICES["t4"], device_memory=10**8).largest_batch_gpu == 0
 
 
+def test_host_memory_by_hand():
+    """Two GPUs: two processes of 4 GB, each with three pinned batches of 8 images of 256 x 256; a sheet of 64 images in float32 and 8 bits; 8192 bytes for the
+    features of each of 1000 + 5000 images, and ten matrices."""
+    config = TrainConfig(batch=16, gpus=2, metrics=("fid",), metric_images=5000)
+    made = planned(config)
+    assert made.host_bytes == 2 * (4_000_000_000 + 3 * 8 * 65536) + 5 * 64 * 65536 + 6000 * 8192 + 10 * 8 * 2048**2
+    # Sixteen bits double what is pinned; without a decoded file, the set of 65 MB stays in memory.
+    assert planned(config, bits=16).host_bytes - made.host_bytes == 2 * 3 * 8 * 65536
+    assert planned(replace(config, cache_gib=0)).host_bytes - made.host_bytes == 1000 * 65536
+    assert made.disk_bytes["decoded"] == 1000 * (65536 + 32) + 4096
+    assert planned(replace(config, cache_gib=0)).disk_bytes["decoded"] == 0
+
+
 def test_a_time_budget_that_is_too_short_is_said():
     made = planned(TrainConfig(time_budget="1h"))
     part = 25000 / made.hours
