@@ -84,7 +84,8 @@ def limits(result: dict[str, Any]) -> list[str]:
         why = "different patients' images are so alike, or noise is so strong, that a near copy hardly stands out in this data"
         if not result["calibrated"]:
             why = "the fixed threshold is strict; patients who are held out would set one that fits this data"
-        said.append(f"Of the planted near copies only {percent(result['power']['recognised'])} were recognised: {why}.")
+        few = f"only {percent(result['power']['recognised'])}" if result["power"]["recognised"] else "none"
+        said.append(f"Of the planted near copies {few} were recognised: {why}.")
     if not result["calibrated"]:
         said.append(f"Nothing was calibrated, because {result['why_not_calibrated']}: what is normal between patients is unknown here.")
     elif result["calibrated_on"] != "held-out patients":

@@ -367,7 +367,7 @@ def _audit_rows(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Probability to find any, if so many were near copies", "; ".join(shares)),
         (
             "Probability to refuse honest images",
-            f"{share(alarm['at_most'])} at most, by {_word(audit.get('calibration_patients'))} patients ({_word(audit.get('calibrated_on'))})"
+            f"{share(alarm['at_most'])} at most, calibrated on {_word(audit.get('calibration_patients'))} patients ({_word(audit.get('calibrated_on'))})"
             if number(alarm.get("at_most")) is not None
             else "not known: not calibrated",
         ),

@@ -39,7 +39,7 @@ def test_the_verdict_its_numbers_and_its_limits_are_shown(run, tmp_path, fake, c
     assert "Only these 4 images were looked at." in page
     assert ("p = " in page) == calibrated
     bound = (
-        f"{100 * found['false_alarm']['at_most']:.3g} % at most, by 25 patients (held-out patients)"
+        f"{100 * found['false_alarm']['at_most']:.3g} % at most, calibrated on 25 patients (held-out patients)"
         if calibrated
         else "not known: not calibrated"
     )
