@@ -86,7 +86,9 @@ class _Groups:
 
 def grey(images: Array, most: int) -> torch.Tensor:
     """Images (N, C, H, W) uint8 as grey values (N, h, w) float32, averaged over colours and areas to at most `most` pixels a side."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).float().mean(1, keepdim=True)
+    x = torch.from_numpy(np.ascontiguousarray(images)).float()
+    # The mean of one channel is a copy that took a tenth of an audit's time.
+    x = x if x.shape[1] == 1 else x.mean(1, keepdim=True)
     height, width = x.shape[2:]
     return F.adaptive_avg_pool2d(x, (min(height, most), min(width, most)))[:, 0]
 
