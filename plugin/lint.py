@@ -250,6 +250,8 @@ def _inputs(command: Object) -> Problems:
             yield f"{place}: select-values, but the type is {kind}"
         if kind == "select-one" and values and default and default not in values:
             yield f"{place}: default {default!r} is not among select-values"
+        if re.search(r"\^.*\^", default):
+            yield f"{place}: a default between ^ and ^ is a JSONPath into the command, not text"
         if any(mark in text for mark in ILLEGAL for text in [default, *map(str, values)]):
             yield f"{place}: XNAT aborts a launch with a value that holds one of {' '.join(ILLEGAL)}"
 
@@ -435,14 +437,23 @@ def _left_over(texts: Iterable[tuple[str, Any]], keys: set[str]) -> Problems:
 
 def _environment(command: Object, settings: type) -> Problems:
     """Every variable is an option of the container's command line, and every default of the form is that option's own."""
+    from plugin.container import program
+
+    words = program(settings, lambda *_, **__: None).commands
+    line = _text(command, "command-line")
+    if line not in words:
+        yield f"command: the container has no command {line!r}, only {', '.join(words)}"
+    options = {
+        str(parameter.envvar) for name in ([line] if line in words else words) for parameter in words[name].params if parameter.envvar
+    }
     defaults = {environment_name(field.name): default_text(field.default) for field in dataclasses.fields(settings)}
     replaced = {entry.get("replacement-key") or f"#{entry.get('name')}#": entry for entry in command.get("inputs", [])}
     for name, value in command.get("environment-variables", {}).items():
         if not name.startswith("MEDGAN_"):
             yield f"environment variable {name}: only MEDGAN_ variables are read"
-        elif name not in defaults:
+        elif name not in options:
             yield f"environment variable {name}: the command line has no such option"
-        elif entry := replaced.get(value):
+        elif name in defaults and (entry := replaced.get(value)):
             stated = entry.get("default-value", "")
             stated = str(stated).lower() if isinstance(stated, bool) else str(stated)
             if stated not in ("", defaults[name]):

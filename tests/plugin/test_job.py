@@ -18,6 +18,7 @@ import pytest
 from medgan import runs
 from plugin.command import ROOT
 from plugin.container import RESOURCES
+from plugin.resolution import Server, Target, resolve
 from tests.metrics.pretrained import inception
 from tests.phantoms import affine_for, body, ct_series, turned, write_nifti
 
@@ -133,6 +134,31 @@ def test_a_job_on_two_ranks_stops_when_told_and_the_same_command_ends_it(session
     found = said(tmp_path / "output", work / "run") + "".join(run.stdout + run.stderr for run in (stopped, done)).encode()
     for secret in (*PLANTED.values(), "Muster", "Erika", SESSION, str(session), str(tmp_path)):
         assert secret.encode() not in found, secret
+
+
+@pytest.mark.slow
+def test_the_untouched_form_trains(session: Path, tmp_path: Path):
+    """Every field as XNAT hands it over when nobody touched it; beside the form only what makes a first step short enough for a test."""
+    inception()
+    folder = Target(kind="Project", directory=session, properties={"id": "P1", "uri": "/archive/projects/P1"})
+    command = json.loads((ROOT / "xnat-command.json").read_text())
+    body = resolve(command, "project", folder, {}, Server(build=tmp_path)).body
+    env = dict(pair.split("=", 1) for pair in body["Env"])
+    short = {"MEDGAN_BATCH": "4", "MEDGAN_METRIC_IMAGES": "4", "MEDGAN_DEVICE": "cpu"}
+    places = ["--input", str(session), "--output", str(tmp_path / "output"), "--work", str(tmp_path / "work")]
+    process = start(*body["Cmd"], *places, **env, **short)
+    try:
+        deadline = time.monotonic() + 400
+        while not (tmp_path / "work" / "run" / runs.STATE).exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        stopped = end(process)
+    finally:
+        process.kill()
+    assert stopped.returncode == 75, stopped.stderr
+    assert re.fullmatch(r"RESULT status=preempted kimg=0\.\d+\n", stopped.stdout)
 
 
 def test_a_folder_without_images(words: list[str], tmp_path: Path):

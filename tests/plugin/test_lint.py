@@ -167,6 +167,9 @@ TAKEN_IN_SILENCE = [
     (put("override-entrypoint", True), "override-entrypoint hands the command line to a shell"),
     (put("command-line", "train --kimg #kimg#"), "more than constant words"),
     (put("command-line", "train && ls"), "more than constant words"),
+    (put("command-line", "trian"), "the container has no command 'trian', only train, check"),
+    (put("command-line", ""), "the container has no command ''"),
+    (put("inputs.2.default-value", "^$.name^"), "is a JSONPath into the command"),
     (put("container-name", "medgan"), "a second run clashes"),
     (put("image", "medgan:latest"), "the tag latest"),
     (drop("xnat.0.external-inputs.0.load-children"), "load-children must be false"),
@@ -185,6 +188,12 @@ def test_a_planted_fault_is_found(plant: Callable[[Command], None], words: str):
     plant(faulty)
     problems = lint(faulty, Settings)
     assert any(words in problem for problem in problems), problems
+
+
+def test_a_containers_own_option_may_be_a_variable_beside_the_form():
+    extended = command()
+    extended["environment-variables"] |= {"MEDGAN_QUIET": "true", "MEDGAN_RUN_NAME": "mine"}
+    assert lint(extended, Settings) == []
 
 
 def test_more_than_twelve_fields_are_too_many():
