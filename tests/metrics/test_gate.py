@@ -84,6 +84,14 @@ def test_the_level_is_that_of_all_rules_and_more_images_make_the_threshold_stric
     assert many.grey.near < few.grey.near
 
 
+def test_half_of_the_training_patients_counts_for_the_whole():
+    """Twice as many training patients: the threshold for n images is that of 2 n images against all of them."""
+    distances = np.random.default_rng(0).random(40) ** (1 / 9)
+    one, two = (Scale.of(neighbours(distances), normal(distances, halves=halves), n) for halves, n in ((2, 1000), (1, 2000)))
+    assert (one.near, one.chance) == (two.near, two.chance)
+    assert one.near < Scale.of(neighbours(distances), normal(distances), 1000).near < NEAR * one.distance
+
+
 @pytest.mark.parametrize("kind", ["grey", "features"])
 def test_one_image_far_nearer_than_patients_are_is_refused_by_either_rule(kind):
     far, near = np.ones(50), np.r_[np.ones(49), 1e-6]
