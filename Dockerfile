@@ -7,14 +7,13 @@
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 
-# Further words for the `pip install` of torch alone: its wheel is the one thing that differs between machines.
+# All but torch, each file with its digest: scripts/write_lock.py wrote the list.
+COPY requirements.lock constraints.txt /opt/medgan/
+RUN pip install --no-cache-dir --require-hashes --no-deps --requirement /opt/medgan/requirements.lock
+# Further words for the `pip install` of torch alone: its wheel is the one thing that differs between machines. What every build of it needs is
+# there already; a CUDA build brings the libraries it names, with their exact versions, itself.
 ARG TORCH_OPTIONS=""
-COPY constraints.txt /opt/medgan/
 RUN pip install --no-cache-dir --constraint /opt/medgan/constraints.txt ${TORCH_OPTIONS} torch
-COPY pyproject.toml /opt/medgan/
-RUN python -c "import pathlib, tomllib; t = tomllib.loads(pathlib.Path('/opt/medgan/pyproject.toml').read_text()); print(*t['project']['dependencies'], sep='\n')" > /tmp/requirements.txt \
- && pip install --no-cache-dir --constraint /opt/medgan/constraints.txt --requirement /tmp/requirements.txt \
- && rm /tmp/requirements.txt
 
 # Triton compiles its launchers with a C compiler; a CPU wheel of torch has no use for one.
 RUN if python -c "import sys, torch; sys.exit(torch.version.cuda is None)"; then \
@@ -35,7 +34,8 @@ COPY xnat-command.json xnat-command.check.json processing-container.json /
 RUN chmod -R a+rX /opt/medgan/medgan /opt/medgan/plugin /opt/medgan/LICENSE /xnat-command.json /xnat-command.check.json /processing-container.json \
  && PYTHONPATH=/opt/medgan python -m compileall -q /opt/medgan/medgan /opt/medgan/plugin \
  && printf '#!/bin/sh\nexec python -m medgan "$@"\n' > /usr/local/bin/medgan \
- && chmod 755 /usr/local/bin/medgan
+ && chmod 755 /usr/local/bin/medgan \
+ && PYTHONPATH=/opt/medgan python -m plugin.sbom /opt/medgan/sbom.cdx.json
 
 ARG MEDGAN_COMMIT=unknown
 ENV PYTHONPATH=/opt/medgan \
@@ -44,10 +44,22 @@ ENV PYTHONPATH=/opt/medgan \
     MEDGAN_WEIGHTS=/opt/medgan/weights \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# Of the build: the commit's time, where the code and its documentation are to be had, and the base.
+ARG MEDGAN_CREATED=""
+ARG MEDGAN_SOURCE=""
+ARG BASE
 LABEL org.opencontainers.image.title="medgan" \
       org.opencontainers.image.description="StyleGAN2-ADA for medical images: scans in, synthetic images, FID, model and report out" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${MEDGAN_COMMIT}" \
+      org.opencontainers.image.created="${MEDGAN_CREATED}" \
+      org.opencontainers.image.authors="The medgan authors" \
+      org.opencontainers.image.vendor="The medgan authors" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.revision="${MEDGAN_COMMIT}"
+      org.opencontainers.image.url="https://arxiv.org/abs/2210.03786" \
+      org.opencontainers.image.source="${MEDGAN_SOURCE}" \
+      org.opencontainers.image.documentation="${MEDGAN_SOURCE}" \
+      org.opencontainers.image.base.name="${BASE}"
 
 # No USER: XNAT's output folder belongs to XNAT's own user, so the platform chooses who runs this.
 WORKDIR /opt/medgan

@@ -45,7 +45,8 @@ bench: $(VENV)/.dev
 	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 image:
-	docker build --build-arg TORCH_OPTIONS="$(TORCH_OPTIONS)" --build-arg MEDGAN_COMMIT=$$(git rev-parse HEAD) -t medgan:$(VERSION) .
+	docker build --build-arg TORCH_OPTIONS="$(TORCH_OPTIONS)" --build-arg MEDGAN_COMMIT=$$(git rev-parse HEAD) \
+		--build-arg MEDGAN_CREATED=$$(git log -1 --format=%cI) -t medgan:$(VERSION) .
 
 clean:
 	rm -rf $(VENV) .cache demo
