@@ -1,6 +1,6 @@
 """The output folder of a stage: file names, provenance (run.json) and writes that leave nothing half-written.
 
-Every write goes to a temporary name beside its target, is synced, and is renamed: a kill at any moment leaves the old
+Every write goes to a temporary file beside its target, is synced, and is renamed: a kill at any moment leaves the old
 file or the new one.
 """
 
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -42,28 +43,51 @@ AUDIT = "audit"
 REPORT = "report.html"
 
 
+PART = ".part"
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    """A temporary path that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    Where the file system can, the file has no name until it is complete, so that even a SIGKILL leaves nothing; the path is then one of
+    /proc/self/fd, which this process alone can open. Elsewhere (NFS) it is a hidden name beside `path`, for `sweep` to remove.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    named = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+    nameless = _nameless(path.parent)
+    handle = os.open(named, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666) if nameless is None else nameless
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        # mkstemp makes files private; results belong to whoever may read the folder.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        yield named if nameless is None else Path(f"/proc/self/fd/{handle}")
+        os.fsync(handle)
+        if nameless is not None:
+            _give_name(handle, named)
+        named.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
+        named.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def _nameless(folder: Path) -> int | None:
+    """A new file in `folder` that has no name, opened (open(2), O_TMPFILE); None where the system or the file system has no such thing."""
+    with contextlib.suppress(AttributeError, OSError):
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
+    return None
+
+
+def _give_name(handle: int, path: Path) -> None:
+    """The file gets its name whole: linkat(2) with AT_SYMLINK_FOLLOW, which Python uses when a folder is given to start from."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left under `folder`. Nobody else may be writing there."""
+    for left in [*folder.rglob(f".*{PART}")]:
+        left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -134,7 +158,7 @@ def check_writable(folder: Path, name: str) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".medgan-write-test"):
+        with tempfile.TemporaryFile(dir=folder, prefix=".medgan-write-test"):
             pass
     except OSError as error:
         # os.path.exists says no, not PermissionError, where a parent may not be entered.

@@ -22,7 +22,7 @@ import medgan
 from medgan.cli import as_problem, run_and_exit
 from medgan.config import environment_name, options_from, resolve
 from medgan.errors import ConfigError, MedganError, Preempted, redacted_trace
-from medgan.runs import atomic, check_writable, commit, utc_now, write_json, write_text
+from medgan.runs import atomic, check_writable, commit, sweep, utc_now, write_json, write_text
 from medgan.signals import preemptible
 from plugin.surroundings import Folders, banner, check_input, default_work, prepare_output, redirect_caches, refuse_left_over_keys
 
@@ -138,6 +138,8 @@ def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_onl
     prepare_output(folders.output, _shown("output", folders.output))
     check_writable(folders.work, "the scratch folder (--work)")
     redirect_caches(folders.work)
+    for name in RESOURCES:
+        sweep(folders.output / name / run_name)
     report = folders.output / "report" / run_name
     (report / "error.json").unlink(missing_ok=True)
     preempted = None

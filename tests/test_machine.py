@@ -1,3 +1,7 @@
+import subprocess
+import sys
+import time
+
 import pytest
 import torch
 
@@ -21,6 +25,13 @@ def test_cores_follow_the_quota_of_the_container(tmp_path):
     assert cores(tree(tmp_path / "v1", **v1)) == 1
     v1["sys__fs__cgroup__cpu__cpu_DOT_cfs_quota_us"] = "-1\n"
     assert cores(tree(tmp_path / "v1 free", **v1)) == everything
+
+
+def test_a_process_is_as_old_as_its_start():
+    code = "import time; time.sleep(0.5); from medgan.machine import seconds_alive; print(seconds_alive())"
+    began = time.monotonic()
+    alive = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 0.5 <= alive <= time.monotonic() - began + 0.02  # the kernel counts in hundredths
 
 
 def test_memory_follows_the_limit_of_the_container(tmp_path):

@@ -29,6 +29,20 @@ def test_at_most_one_line_in_thirty_seconds_but_always_the_last():
     assert all(LINE.fullmatch(text) for text in lines)
 
 
+@pytest.mark.parametrize(("days", "lines"), [(1 / 6, 480), (7, 2300), (90, 3625)])
+def test_a_log_stays_below_a_megabyte_for_months(days, lines):
+    # By hand: one in 30 s up to 500 * 30 s, then dn/dt = 500 / t: 500 + 500 ln(t / 15000 s).
+    now = [0.0]
+    stream = io.StringIO()
+    line = PlainLine(stream, clock=lambda: now[0])
+    while now[0] < days * 86400:
+        line({"kimg": "12345.6/25000", "pct": "49", "eta": "12d14h", "sec_per_kimg": "100.2", "rest": "x" * 130})
+        now[0] += 10
+    text = stream.getvalue()
+    assert text.count("\n") == pytest.approx(lines, rel=0.02)
+    assert len(text) < 1e6
+
+
 def test_no_bar_without_a_terminal(capsys):
     with bar("reading scans") as step:
         step(1, 2)

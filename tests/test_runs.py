@@ -15,7 +15,15 @@ from medgan import runs
 from medgan.errors import DiskError, OutputError
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+@pytest.fixture(params=["nameless", "named"])
+def way(request, monkeypatch):
+    """Both ways to an atomic write: files without a name until they are whole, and (as on NFS) hidden names."""
+    if request.param == "named":
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    return request.param
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, way):
     path = tmp_path / "a.txt"
     runs.write_text(path, "old")
 
@@ -30,7 +38,42 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_results_are_readable_by_others(tmp_path):
+def test_a_write_takes_the_place_of_the_old_file_and_leaves_no_other(tmp_path, way):
+    path = tmp_path / "folder" / "a.txt"
+    runs.write_text(path, "old and longer")
+    runs.write_text(path, "new")
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from medgan import runs
+if sys.argv[2] == "named":
+    del os.O_TMPFILE
+with runs.atomic(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_leaves_the_old_file_and_at_most_what_sweep_removes(tmp_path, way):
+    path = tmp_path / "a.txt"
+    runs.write_text(path, "old")
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path), way], check=False).returncode == -9
+    assert path.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == (1 if way == "nameless" else 2)
+    runs.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_test_leaves_nothing(tmp_path):
+    runs.check_writable(tmp_path / "out", "--out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_results_are_readable_by_others(tmp_path, way):
     old = os.umask(0o022)
     try:
         runs.write_text(tmp_path / "a.txt", "x")

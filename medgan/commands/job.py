@@ -37,8 +37,12 @@ RELEASED = {
     "report": ("report.html",),
     "synthetic": ("synthetic.zip", "seed*.png", "manifest.csv", "contact_sheet.png"),
     "model": ("bundle.zip", "MODEL_CARD.md", "SHA256SUMS"),
-    "checkpoint": ("state.pt", "config.json"),
+    "checkpoint": ("state.pt", "config.json", "bundle"),
 }
+
+STATE = "state.pt"
+GOES_ON = ("config.json", "stats.jsonl", "metrics.jsonl", "pretrained.json", "bundle")
+"""What stands in checkpoint/ beside the state: a run that goes on from there has the curves and the best network so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,10 @@ class JobConfig:
     )
     seed: int = setting(0, "seed of split, weights and all draws", label="Seed")
     resume: str = setting(
-        "auto", "go on from the state in the scratch folder if there is one, or start anew", choices=("auto", "new"), label="Resume"
+        "auto",
+        "auto: go on from the state in the scratch folder or in /output/checkpoint, if there is one; new: start over; or a checkpoint folder",
+        label="Resume",
+        metavar="auto|new|PATH",
     )
     time_budget: str = setting("", "stop after this long, e.g. 20h, keep the state and give back the best so far", label="Time budget")
 
@@ -179,13 +186,16 @@ def run_job(
     from medgan.weights import find_network
 
     started = runs.utc_now()
+    run = work / "run"
+    folders = _Folders(output, run_name)
     # Cheap failures first: the settings were checked when they were made, now the weights, before hours of work.
     evaluator = None if check_only else evaluator_for(config.training(config.resolution()), weights, cache=work / "features")
     if config.pretrained and not check_only:
         find_network(config.pretrained, weights)
-    data = dataset_for(config, input, work / "dataset.zip", cache=work / "run" / runs.DECODED)
-    run = work / "run"
-    folders = _Folders(output, run_name)
+    runs.sweep(run)
+    if not check_only:
+        _take_over(config.resume, folders("checkpoint"), run)
+    data = dataset_for(config, input, work / "dataset.zip", cache=run / runs.DECODED)
     if check_only:
         from medgan.commands.check import check
 
@@ -197,7 +207,8 @@ def run_job(
         _export_report(config, run, folders)
         return JobResult(CHECKED, numbers)
     train_config = config.training(data.resolution)
-    trained = run_training(train_config, data, run, weights=weights, resume=config.resume, evaluator=evaluator)
+    resume = "new" if config.resume == "new" else "auto"
+    trained = run_training(train_config, data, run, weights=weights, resume=resume, evaluator=evaluator)
     _generate(config, run)
     audited = _audit(config, data, run, folders, weights)
     numbers = _evaluate(train_config, data, run, evaluator)
@@ -312,7 +323,46 @@ class _Folders:
         for resource, names in RELEASED.items():
             for name in names:
                 for file in self(resource).glob(name):
-                    file.unlink()
+                    _remove(file)
+
+
+def _take_over(resume: str, left: Path, run: Path) -> None:
+    """Bring the state of an earlier job into the run folder, unless the one there is as far.
+
+    Args:
+        resume: `auto`, `new`, or where the state is: a checkpoint folder, a run folder or the file.
+        left: Where the same job leaves it, for `auto`.
+        run: The run folder.
+
+    Raises:
+        ConfigError: The path holds no state.
+    """
+    from medgan import runs
+    from medgan.training.state import images_shown
+
+    if resume == "new":
+        return
+    given = left if resume == "auto" else Path(resume)
+    state = next((path for path in (given, given / STATE, given / runs.STATE) if path.is_file()), None)
+    if state is None:
+        if resume == "auto":
+            return
+        raise ConfigError("--resume names no saved state", fix="--resume auto, new, or the path of a checkpoint folder")
+    own = run / runs.STATE
+    if own.exists() and images_shown(own) >= images_shown(state):
+        return
+    folder = given if given.is_dir() else state.parent
+    for name in GOES_ON:
+        _remove(run / name)
+        _copy(folder / name, run / name)
+    _copy(state, own)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -346,11 +396,7 @@ def _export(config: JobConfig, run: Path, folders: _Folders, trained: Trained) -
         (folders(resource) / "README.txt").unlink(missing_ok=True)
     synthetic, checkpoint = folders("synthetic"), folders("checkpoint")
     # What an earlier launch of the same run left and this one does not make again.
-    for stale in (
-        synthetic / "synthetic.zip",
-        *synthetic.glob("seed*.png"),
-        *(checkpoint / name for name in ("state.pt", runs.CONFIG)),
-    ):
+    for stale in (synthetic / "synthetic.zip", *synthetic.glob("seed*.png")):
         stale.unlink(missing_ok=True)
     for file in sorted((run / runs.SYNTHETIC).iterdir()):
         if file.name != runs.PROVENANCE:
@@ -362,12 +408,16 @@ def _export(config: JobConfig, run: Path, folders: _Folders, trained: Trained) -
     _copy(run / runs.AUDIT / "audit.json", folders("metrics") / "audit.json")
     _export_model(run / runs.BUNDLE, folders("model"))
     if trained.status == "partial":
-        _copy(run / runs.STATE, checkpoint / "state.pt")
-        _copy(run / runs.CONFIG, checkpoint / runs.CONFIG)
-    else:
-        runs.write_text(checkpoint / "README.txt", "The training is complete: there is no state to resume from.\n")
+        for name in GOES_ON:
+            _copy(run / name, checkpoint / name)
+        _copy(run / runs.STATE, checkpoint / STATE)
     _export_report(config, run, folders)
     _copy(run / "figures" / "curves.png", folders("metrics") / "curves.png")
+    if trained.status != "partial":
+        runs.write_text(checkpoint / "README.txt", "The training is complete: there is no state to resume from.\n")
+        # Only now: a job that was killed on the way here goes on from it.
+        for name in (STATE, *GOES_ON):
+            _remove(checkpoint / name)
 
 
 def _export_model(bundle: Path, model: Path) -> None:

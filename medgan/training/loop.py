@@ -196,11 +196,13 @@ class _Run:
         self.tick_clock = (self.started, state.nimg)
         self.latest: dict[str, str] = {}
         self.latest_kid: dict[str, str] = {}
+        self.once: dict[str, str] = {}
         self.grid = torch.from_numpy(np.random.RandomState(config.seed).randn(SHEET_IMAGES, config.latent)).float()
 
     def loop(self, stop: Callable[[], bool]) -> Trained:
         """Steps until the length, the budget or a stop is reached."""
         state, config = self.state, self.config
+        first = state.nimg
         if state.pending:
             self.measure()
         while state.nimg < self.total:
@@ -210,6 +212,9 @@ class _Run:
                 raise self.preempted()
             real, real_c = self.batches.next(config.batch)
             self.step(real, real_c, self.latents)
+            if state.nimg == first:
+                state.pl_mean.item()  # waits for the GPU
+                self.once = {"first_step": duration(machine.seconds_alive())}
             states.update_average(state, config, images=config.batch)
             state.nimg += config.batch
             state.step += 1
@@ -422,4 +427,5 @@ class _Run:
             fields["best"] = f"{best['value']:.4g}@{best['kimg']:g}"
         runs.write_json(self.out / runs.STATUS, {"time": runs.utc_now(), "status": "running", **fields})
         if self.on_tick:
-            self.on_tick(fields)
+            self.on_tick(fields | self.once)
+        self.once = {}

@@ -161,6 +161,31 @@ def test_the_untouched_form_trains(session: Path, tmp_path: Path):
     assert re.fullmatch(r"RESULT status=preempted kimg=0\.\d+\n", stopped.stdout)
 
 
+def test_a_checkpoint_goes_on_elsewhere_with_its_curves_and_its_best_network(session: Path, words: list[str], tmp_path: Path):
+    inception()
+    few = ["--input", str(session), "--size", "32", "--preset", "demo", "--kimg", "0.06", "--metric-images", "4", "--images", "2"]
+    first = plugin("train", *few, *words[:4], "--time-budget", "0.01s", MEDGAN_DEVICE="cpu")
+    assert first.stdout.startswith("RESULT status=partial kimg=0.004 "), first.stderr
+    checkpoint = tmp_path / "output" / "checkpoint"
+    assert {"state.pt", "config.json", "stats.jsonl", "metrics.jsonl", "bundle"} <= {path.name for path in checkpoint.iterdir()}
+
+    # Another folder for results and another for scratch: all it knows is the checkpoint.
+    elsewhere = ["--output", str(tmp_path / "two"), "--work", str(tmp_path / "work-two"), "--resume", str(checkpoint)]
+    second = plugin("train", *few, *elsewhere, MEDGAN_DEVICE="cpu")
+    assert second.stdout.startswith("RESULT status=complete kimg=0.06 "), second.stderr
+    assert [row["kimg"] for row in runs.read_json_lines(tmp_path / "two/metrics/stats.jsonl")] == [0.004, 0.06]
+    assert [path.name for path in (tmp_path / "two/checkpoint").iterdir()] == ["README.txt"]
+    assert str(tmp_path).encode() not in said(tmp_path / "two") + (second.stdout + second.stderr).encode()
+
+
+def test_a_checkpoint_that_is_not_there(session: Path, words: list[str], tmp_path: Path):
+    inception()
+    done = plugin("train", "--input", str(session), *words, "--resume", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("ERROR E_CONFIG --resume names no saved state; fix: --resume auto, new, or")
+    assert not (tmp_path / "work" / "dataset.zip").exists()
+
+
 def test_a_folder_without_images(words: list[str], tmp_path: Path):
     source = tmp_path / "input"
     source.mkdir()
