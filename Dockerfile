@@ -7,13 +7,15 @@
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 
-# All but torch, each file with its digest: scripts/write_lock.py wrote the list.
+# All but torch, each file with its digest: scripts/write_lock.py wrote the list. Packages' own tests and torch's build tools (240 MB) are of no use here.
 COPY requirements.lock constraints.txt /opt/medgan/
-RUN pip install --no-cache-dir --require-hashes --no-deps --requirement /opt/medgan/requirements.lock
+RUN pip install --no-cache-dir --require-hashes --no-deps --requirement /opt/medgan/requirements.lock \
+ && cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" && find . -type d -name tests -prune -exec rm -rf {} +
 # Further words for the `pip install` of torch alone: its wheel is the one thing that differs between machines. What every build of it needs is
 # there already; a CUDA build brings the libraries it names, with their exact versions, itself.
 ARG TORCH_OPTIONS=""
-RUN pip install --no-cache-dir --constraint /opt/medgan/constraints.txt ${TORCH_OPTIONS} torch
+RUN pip install --no-cache-dir --constraint /opt/medgan/constraints.txt ${TORCH_OPTIONS} torch \
+ && cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" && rm -rf torch/test && find torch/bin -type f ! -name torch_shm_manager -delete
 
 # Triton compiles its launchers with a C compiler; a CPU wheel of torch has no use for one.
 RUN if python -c "import sys, torch; sys.exit(torch.version.cuda is None)"; then \
@@ -37,11 +39,13 @@ RUN chmod -R a+rX /opt/medgan/medgan /opt/medgan/plugin /opt/medgan/LICENSE /xna
  && chmod 755 /usr/local/bin/medgan \
  && PYTHONPATH=/opt/medgan python -m plugin.sbom /opt/medgan/sbom.cdx.json
 
+# TMPDIR: scratch and caches go to /work where it is mounted, else to /tmp, to which Python falls back.
 ARG MEDGAN_COMMIT=unknown
 ENV PYTHONPATH=/opt/medgan \
     PYTHONDONTWRITEBYTECODE=1 \
     MEDGAN_COMMIT=${MEDGAN_COMMIT} \
     MEDGAN_WEIGHTS=/opt/medgan/weights \
+    TMPDIR=/work \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # Of the build: the commit's time, where the code and its documentation are to be had, and the base.

@@ -47,15 +47,19 @@ PART = ".part"
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """A temporary path that takes the place of `path` when the block ends well, and vanishes when it does not.
 
     Where the file system can, the file has no name until it is complete, so that even a SIGKILL leaves nothing; the path is then one of
-    /proc/self/fd, which this process alone can open. Elsewhere (NFS) it is a hidden name beside `path`, for `sweep` to remove.
+    /proc/self/fd. Elsewhere (NFS) it is a hidden name beside `path`, for `sweep` to remove.
+
+    Args:
+        path: What is to be written.
+        shared: Other processes write too: then it has a hidden name, for theirs is another /proc/self.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     named = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
-    nameless = _nameless(path.parent)
+    nameless = None if shared else _nameless(path.parent)
     handle = os.open(named, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666) if nameless is None else nameless
     try:
         yield named if nameless is None else Path(f"/proc/self/fd/{handle}")

@@ -23,7 +23,7 @@ from medgan.cli import as_problem, run_and_exit
 from medgan.config import environment_name, options_from, resolve
 from medgan.errors import ConfigError, MedganError, Preempted, redacted_trace
 from medgan.runs import atomic, check_writable, commit, sweep, utc_now, write_json, write_text
-from medgan.signals import preemptible
+from medgan.signals import on_stop, preemptible
 from plugin.surroundings import Folders, banner, check_input, default_work, prepare_output, redirect_caches, refuse_left_over_keys
 
 RESOURCES = ("report", "synthetic", "metrics", "model", "checkpoint")
@@ -40,11 +40,26 @@ def main() -> None:
 
     def body() -> Any:
         refuse_left_over_keys(os.environ)
-        from medgan.commands.job import JobConfig, run_job
+        with told_to_stop():
+            from medgan.commands.job import JobConfig, run_job
 
-        return program(JobConfig, run_job).main(prog_name="python -m plugin", standalone_mode=False)
+            return program(JobConfig, run_job).main(prog_name="python -m plugin", standalone_mode=False)
 
     run_and_exit(body)
+
+
+@contextlib.contextmanager
+def told_to_stop() -> Iterator[None]:
+    """A block that SIGTERM or SIGUSR1 ends, at whatever moment, with RESULT as the last line and exit code 75.
+
+    No result, no error: whoever sent the signal starts the same command again, on the same scratch folder.
+    """
+    try:
+        with preemptible():
+            yield
+    except Preempted as stop:
+        print("RESULT status=preempted" + ("" if stop.kimg is None else f" kimg={stop.kimg:g}"), flush=True)
+        raise click.exceptions.Exit(stop.exit_code) from None
 
 
 def program(settings: type, run: Run) -> click.Group:
@@ -95,7 +110,9 @@ def _command(settings: type, run: Run, name: str, check_only: bool, text: str) -
         )
         status = perform(run, config, folders, run_name=name_of_run, check_only=check_only, quiet=quiet)
         if work is None and status != "partial":
-            shutil.rmtree(folders.work, ignore_errors=True)
+            # RESULT is said: a stop has nothing left to stop.
+            with on_stop(lambda: None):
+                shutil.rmtree(folders.work, ignore_errors=True)
 
     return command
 
@@ -125,6 +142,7 @@ def checked_run_name(given: str | None) -> str:
     return name
 
 
+@told_to_stop()
 def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_only: bool, quiet: bool) -> str:
     """Run one job between its folders; print RESULT as the last line of stdout.
 
@@ -169,9 +187,7 @@ def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_onl
         with atomic(report / "run.log") as temporary:
             shutil.copyfile(log, temporary)
     if preempted:
-        # No result, no error: whoever sent the signal starts the same command again, on the same scratch folder.
-        print("RESULT status=preempted" + ("" if preempted.kimg is None else f" kimg={preempted.kimg:g}"), flush=True)
-        raise click.exceptions.Exit(preempted.exit_code)
+        raise preempted
     fields = result.fields()
     print("RESULT " + " ".join(f"{name}={value}" for name, value in fields.items()), flush=True)
     return str(fields["status"])

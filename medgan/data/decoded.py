@@ -76,7 +76,7 @@ def decode_all(files: Files, kind: Kind, *, folder: Path | None, most_bytes: int
             stale.unlink(missing_ok=True)
         facts = None
         if _room(files, kind, folder, most_bytes):
-            with contextlib.suppress(_NoRoom), atomic(pixels_path) as temporary:
+            with contextlib.suppress(_NoRoom), atomic(pixels_path, shared=True) as temporary:
                 _reserve(temporary, kind, len(files.images))
                 facts = _decoded(files, kind, temporary, step)
         facts = facts or _decoded(files, kind, None, step)

@@ -22,9 +22,8 @@ import pytest
 from medgan import runs
 from plugin.command import ROOT, TASKS
 from tests.phantoms import ct_nifti
-from tests.plugin.test_docker import engine, missing
+from tests.plugin.containers import missing
 
-__all__ = ["engine"]
 FAST = ("--variant", "cpu", "--network", "none")
 
 

@@ -16,8 +16,8 @@ from packaging.utils import canonicalize_name
 
 import medgan
 from medgan.weights import KNOWN
+from plugin.command import ROOT
 from plugin.sbom import document, licences
-from plugin.xnat import ROOT
 
 
 @pytest.fixture(scope="module")
