@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from fnmatch import fnmatchcase
-from importlib import resources as package_files
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import parse_qsl
 
-from tests.xnat_server import documents
+from tests.xnat_server import documents, schemas
 from tests.xnat_server.accounts import Accounts, Token, basic_of, unauthorized
 from tests.xnat_server.archive import Archive, Node
 from tests.xnat_server.containers import Containers
@@ -17,7 +16,6 @@ from tests.xnat_server.data import Data
 from tests.xnat_server.web import LOGIN_PAGE, Answer, Fault, Faults, Refusal, Request, Web
 
 BUILD = {"version": "1.9.3", "buildNumber": "1", "buildDate": "2026-01-01", "isDirty": "false"}
-SCHEMAS = package_files.files("tests.xnat_server") / "schemas"
 
 
 class XnatServer:
@@ -153,7 +151,7 @@ class XnatServer:
             case ["GET", "xapi", "users", name] if name in self.accounts.users:
                 return Answer.json({"username": name, "enabled": True, "admin": name in self.accounts.administrators})
             case ["GET", "xapi", "schemas"]:
-                return Answer.json(["xdat", "xnat", "icr"])
+                return Answer.json(list(schemas.NAMES))
             case ["GET", "xapi", "schemas", name, *_]:
                 return self._schema(name)
             case [_, "xapi", *rest]:
@@ -175,7 +173,6 @@ class XnatServer:
         return documents.table(request, [] if name else rows)
 
     def _schema(self, name: str) -> Answer:
-        path = SCHEMAS / f"{name}.xsd"
-        if not path.is_file():
+        if name not in schemas.NAMES:
             raise Refusal(404, "Not Found")
-        return Answer(200, path.read_bytes(), "application/xml")
+        return Answer(200, schemas.schema(name), "application/xml")
