@@ -30,6 +30,16 @@ if TYPE_CHECKING:
     from medgan.data.scans import Excluded, Found, Scan
 
 
+# By how the reason begins that left everything out.
+FIXES = {
+    "modality": "the --recipe for that modality; `medgan info` lists them",
+    "not ORIGINAL": "--derived",
+    "less than 1 % of the values": "scans in HU, or --recipe mr --window L W for values in another unit",
+    "clipped": "a wider --window L W",
+    "4-D": "--frames all, or the number of a volume from 0",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
     """Settings of `medgan prepare`."""
@@ -71,7 +81,10 @@ class PrepareConfig:
             raise ConfigError("--window and --window-preset exclude each other")
         if self.workers < 0 or self.min_mask_pixels < 0 or self.mask_label < -1:
             raise ConfigError("--workers and --min-mask-pixels are 0 or more, --mask-label is -1 or more")
-        self.resolved()
+        if not self.resolved().by_mask and self.masks:
+            raise ConfigError(
+                f"--masks, but the recipe {self.recipe} keeps every slice", fix="--mask-label N or --mask-name NAME beside it"
+            )
 
     def resolved(self) -> Recipe:
         """The recipe with these settings on top.
@@ -150,22 +163,27 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
 
     from medgan.data.choose import choose, sized
     from medgan.data.results import Results
-    from medgan.data.scans import find_scans, walk
+    from medgan.data.scans import Excluded, content_identity, find_scans, walk
     from medgan.data.schedule import cut_all
     from medgan.data.zips import unpacked
 
-    files = walk(source, [out, info, held_out_zip])
+    left_out: list[Excluded] = []
+    files = walk(source, [out, info, held_out_zip], left_out)
     check_writable(out.parent, "OUT's folder")
-    zipped: list[Excluded] = []
-    with preemptible(), work_folder(out) as folder, unpacked(files, folder / "unpacked", zipped) as files:
+    with preemptible(), work_folder(out) as folder, unpacked(files, folder / "unpacked", left_out) as files:
         found = find_scans(files, allow_burned_in=config.allow_burned_in)
-        found.excluded += zipped
+        found.excluded += left_out
         scans, masks = choose(files, found, recipe, config.masks, held_out=config.held_out > 0)
         recipe = sized(recipe, scans)
         if not config.overwrite:
             _keep_other(out, recipe)
         if not scans and not any(item.level == "scan" for item in found.excluded):
             raise DataError(_no_scans(found, len(masks)), fix=_no_scans_fix(found, recipe))
+        if not recipe.by_mask:
+            unused = (content_identity(mask.path) for mask in masks)
+            found.excluded += [
+                Excluded(level="file", identity=identity, reason="label map, and no label is asked for") for identity in unused
+            ]
         matches, warnings = _match(scans, masks, recipe, found.excluded)
         chosen = [(scan, match.mask) for scan, match in matches if match.mask or not recipe.by_mask]
         pieces = cut_all(chosen, recipe, folder, workers=config.workers, scheduler=config.scheduler, step=step)
@@ -184,7 +202,15 @@ def _no_scans(found: Found, masks: int) -> str:
     return f"no scan in the input ({listed or 'no file of a known format'}{pictures})"
 
 
+def _usual_fix(reasons: Counter[str]) -> str:
+    """What helps against the reason that left out most."""
+    usual = next((reason for reason, _ in reasons.most_common(1)), "")
+    return next((fix for start, fix in FIXES.items() if usual.startswith(start)), "")
+
+
 def _no_scans_fix(found: Found, recipe: Recipe) -> str:
+    if fix := _usual_fix(Counter(item.reason for item in found.excluded)):
+        return fix
     from medgan.data.choose import STACK
     from medgan.data.zips import RESULT
 
@@ -298,7 +324,7 @@ def _nothing_left(found: Found, matches: Sequence[tuple[Scan, Match]], recipe: R
             fix = f"--mask-label {labels[0]}" if labels else f'--mask-name "{names[0]}"'
             return DataError(f"0 of {total} slices kept: no voxel of {wanted}; labels seen: {', '.join(seen)}", fix=fix)
     listed = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
-    fix = ""
+    fix = _usual_fix(reasons)
     if recipe.by_mask and matches and not any(match.mask for _, match in matches):
         fix = "--masks PATH with label maps of these scans, or --mask-label -1 to keep every slice"
     return DataError(f"0 of {total} slices kept: {listed}", fix=fix)

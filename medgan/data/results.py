@@ -226,7 +226,8 @@ class Results:
             many.append(paper_note(self.recipe))
         if self.recipe.paper_images and 2 * (images + held_out) >= self.recipe.paper_images and not self.recipe.only_class:
             many.append(f"{images + held_out:,} images kept, the paper has {self.recipe.paper_images:,}")
-        nameless = sum(piece.patient.startswith(NAMELESS) for piece in self.pieces if piece.scan.kind != "stack")
+        # The volumes of one 4-D file are one file.
+        nameless = len({piece.patient for piece in self.pieces if piece.patient.startswith(NAMELESS) and piece.scan.kind != "stack"})
         if nameless > 1:
             many.append(f"{nameless} files name no patient, each counts as one: put those of one patient into a folder of their own")
         if self.note:

@@ -35,6 +35,8 @@ SKIPPED_FOLDERS = ("SNAPSHOTS", "__MACOSX")
 XNAT_LEVELS = ("SCANS", "RESOURCES", "ASSESSORS")
 XNAT_RESOURCES = ("DICOM", "NIFTI", "NIFTI_RAW", "NII", "NRRD", "MHD", "SECONDARY", "SEG", "RTSTRUCT", "MASK", "MASKS")
 
+CLOSED = "a file or folder that may not be opened"
+
 # How a patient is called of whom neither header nor folder nor name says anything; the content follows.
 NAMELESS = "content "
 
@@ -196,40 +198,74 @@ class Found:
     patients: dict[str, str] = field(default_factory=dict)
 
 
-def walk(source: Path, leave_out: Sequence[Path] = ()) -> list[tuple[Path, Place]]:
-    """All files below a folder (or the one file), sorted, without hidden ones and what XNAT adds.
+def walk(source: Path, leave_out: Sequence[Path] = (), excluded: list[Excluded] | None = None) -> list[tuple[Path, Place]]:
+    """All files below a folder (or the one file), sorted, without hidden ones and what XNAT adds; links are followed, loops are not.
 
     Args:
         source: Folder or file.
         leave_out: Files and folders that are results of ours and may lie below the source.
+        excluded: Takes folders and files that may not be opened.
 
     Raises:
-        InputError: There is no such source, or not one file in it.
+        InputError: There is no such source, or not one file in it, or it may not be opened.
     """
+    closed: list[OSError] = []
     if source.is_file():
         return [(source, Place((source.name,)))]
     if not source.is_dir():
         raise InputError("the input does not exist", fix="give the folder with the scans")
-    ours = {path.resolve() for path in leave_out}
+    ours = {os.path.realpath(path) for path in leave_out}
     files = []
     any_file = False
-    for folder, subfolders, names in os.walk(source):
+    entered = _Entered(source)
+    for folder, subfolders, names in os.walk(source, followlinks=True, onerror=closed.append):
         here = Path(folder)
-        subfolders[:] = sorted(
-            name
-            for name in subfolders
-            if name.upper() not in SKIPPED_FOLDERS and not name.startswith(".") and (here / name).resolve() not in ours
-        )
+        shown = (name for name in sorted(subfolders) if name.upper() not in SKIPPED_FOLDERS and not name.startswith("."))
+        subfolders[:] = [name for name in shown if os.path.realpath(here / name) not in ours and entered.leads_on(here / name)]
         for name in sorted(names):
             any_file = True
             path = here / name
-            if name.startswith(".") or name.upper() == "DICOMDIR" or name.endswith("_catalog.xml") or path.resolve() in ours:
+            if name.startswith(".") or name.upper() == "DICOMDIR" or name.endswith("_catalog.xml") or os.path.realpath(path) in ours:
                 continue
-            if path.is_file():
-                files.append((path, Place(path.relative_to(source).parts)))
+            try:
+                if path.is_file():
+                    files.append((path, Place(path.relative_to(source).parts)))
+            except OSError as error:  # a folder that may be listed but not entered
+                closed.append(error)
+    if closed and not files:
+        raise InputError(f"{CLOSED} in the input, and no file that may", fix="read permission for the user who runs this")
     if not any_file:
         raise InputError("the input folder is empty", fix="check the path, or what the platform mounts there (XNAT: path translation)")
+    if closed and excluded is not None:
+        excluded += [Excluded(level="file", identity=str(error.filename), reason=CLOSED) for error in closed]
     return files
+
+
+class _Entered:
+    """Folders that links have led to, so that none is entered twice: archives are often farms of links, and a link to a folder above has no end.
+
+    Args:
+        source: Where the walk begins.
+    """
+
+    def __init__(self, source: Path) -> None:
+        self._roots: set[str] = set()
+        self._above: set[str] = set()
+        self._add(os.path.realpath(source))
+
+    def _add(self, folder: str) -> None:
+        self._roots.add(folder)
+        self._above.update(map(str, Path(folder).parents))
+
+    def leads_on(self, folder: Path) -> bool:
+        """Whether a folder is to be entered: one that is no link, or a link to what lies neither in nor around those entered."""
+        if not folder.is_symlink():
+            return True
+        target = os.path.realpath(folder)
+        if target in self._above or not self._roots.isdisjoint([target, *map(str, Path(target).parents)]):
+            return False
+        self._add(target)
+        return True
 
 
 def name_matches(name: str, patterns: Sequence[str]) -> bool:

@@ -44,6 +44,7 @@ MOST_INFLATED = 2**30
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 BURNED_IN = "annotation burned into the pixels"
 OUTLINES = ("SEG", "RTSTRUCT")
+VOLUMES = ("CT", "MR", "PT")
 NO_IMAGES = ("SR", "PR", "KO", "REG", "RTPLAN", "RTDOSE", "RTRECORD", "DOC", "AU", "ECG", "HD", "PLAN", "FID", "RWV")
 
 
@@ -64,6 +65,7 @@ class Header:
         group: Everything in which the files of one series agree.
         geometry: Position (3), row cosines (3), column cosines (3), in LPS mm; None where the header has none.
         spacing: Distance between columns and between rows in mm.
+        spaced: Whether the header gives that distance.
         thickness: SliceThickness in mm, 0 where absent.
         order: What orders files at one position: time, echo, acquisition, instance.
         words: SeriesDescription and ProtocolName.
@@ -85,6 +87,7 @@ class Header:
     group: tuple[Any, ...] = ()
     geometry: tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]] | None = None
     spacing: tuple[float, float] = (1.0, 1.0)
+    spaced: bool = True
     thickness: float = 0.0
     order: tuple[float, ...] = ()
     words: tuple[str, ...] = ()
@@ -220,8 +223,9 @@ def _header(path: Path, frame: int, data: pydicom.Dataset) -> Header:
     geometry = None
     if position and cosines and np.linalg.norm(np.cross(cosines[:3], cosines[3:])) > 0.9:
         geometry = (position, cosines[:3], cosines[3:])
-    spacing = _numbers(data, "PixelSpacing", 2) or (1.0, 1.0)
-    if min(spacing) <= 0:
+    spacing = _numbers(data, "PixelSpacing", 2) or (0.0, 0.0)
+    spaced = min(spacing) > 0
+    if not spaced:
         spacing = (1.0, 1.0)
     series, study = _text(data, "SeriesInstanceUID"), _text(data, "StudyInstanceUID")
     # An emptied series UID (some anonymisers do that) groups all series of a folder: what else tells them apart stands in for it.
@@ -250,6 +254,7 @@ def _header(path: Path, frame: int, data: pydicom.Dataset) -> Header:
         group=(modality, study, series, stand_in, grid, kind),
         geometry=geometry,
         spacing=(spacing[1], spacing[0]),
+        spaced=spaced,
         thickness=_number(data, "SliceThickness"),
         order=(
             *(_number(data, name) for name in ("TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "InstanceNumber")),
@@ -308,9 +313,14 @@ def geometry_of(stack: Sequence[Header]) -> tuple[np.ndarray, np.ndarray]:
 
 def notes_on(stack: Sequence[Header]) -> list[str]:
     """What is odd about the slices of a stack: gaps, uneven steps, a tilted gantry."""
-    if len(stack) < 2 or stack[0].geometry is None:
-        return []
     notes = []
+    # X-rays have neither by rights.
+    if stack[0].modality in VOLUMES and stack[0].geometry is None:
+        notes.append("the header does not say how the scan lies: orientation assumed")
+    if stack[0].modality in VOLUMES and not stack[0].spaced:
+        notes.append("the header gives no distance between pixels: squares of 1 mm assumed")
+    if len(stack) < 2 or stack[0].geometry is None:
+        return notes
     steps = np.diff([header.position for header in stack])
     usual = float(np.median(steps))
     if gaps := int(np.sum(np.round(steps / usual) - 1)):

@@ -35,6 +35,9 @@ from medgan.errors import DataError
 AIR_OR_FAT = -100.0
 LEAST_AIR_OR_FAT = 0.01
 
+# Padded to a physical square and made square, such a picture takes so many times its memory.
+MOST_OBLONG = 100
+
 # zlib level 1 costs 40 % of level 6 and makes files 19 % larger.
 PNG_LEVEL = 1
 
@@ -189,6 +192,8 @@ def _cut_volume(job: Job, outcome: Outcome, spool: BinaryIO) -> None:
     volume, affine = (values, loaded.affine) if recipe.plane == "stored" else geometry.towards_lps(values, loaded.affine)
     frames = geometry.pictures(volume, recipe.plane)
     spacing = geometry.picture_spacing(geometry.spacing_of(affine), recipe.plane)
+    if max(spacing[1:]) > MOST_OBLONG * min(spacing[1:]):
+        raise DataError(f"pixels more than {MOST_OBLONG} times as long as wide, which no scanner makes")
     selected = _label_frames(job, loaded)
     outcome.n_slices, outcome.rows, outcome.columns = frames.shape
     outcome.spacing_mm = spacing

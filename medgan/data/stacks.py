@@ -106,6 +106,8 @@ def labels_of(scan: Scan) -> list[str | None]:
             if array.dtype.kind not in "iub" or not array.shape or array.shape[0] != count:
                 raise DataError("labels and pictures of the stack differ in number, or labels are no whole numbers")
             values = np.frombuffer(_exactly(file, math.prod(array.shape) * array.dtype.itemsize), array.dtype).reshape(count, -1)
+            if values.min(initial=0) < 0:
+                raise DataError("a negative label, where classes count from 0")
     except KeyError:
         return [None] * count
     if values.shape[1] == 1:

@@ -303,3 +303,53 @@ def test_a_series_with_files_of_another_is_two_scans(tmp_path):
     for path in ct_series(tmp_path / "x", hu, SeriesInstanceUID="1.2.3.1.2"):
         path.rename(tmp_path / "in" / f"other{path.name}")
     assert len(find_scans(walk(tmp_path / "in")).scans) == 2
+
+
+@pytest.mark.parametrize("name", ["bad.nii.gz", "bad.mha", "bad.mhd", "bad.nrrd"])
+def test_a_compressed_volume_with_a_changed_byte_is_listed_and_gives_no_picture(tmp_path, name):
+    """nibabel and ITK read no checksum: they give noise, or what they have."""
+    image = SimpleITK.ReadImage(str(ct_nifti(tmp_path / "x", shift=3, mask="")))
+    (tmp_path / "in").mkdir()
+    SimpleITK.WriteImage(image, str(tmp_path / "in" / name), useCompression=True)
+    assert prepare(small(), tmp_path / "in", tmp_path / "whole.zip")["kept"] == 12
+    packed = next(path for path in (tmp_path / "in").iterdir() if path.suffix != ".mhd")
+    raw = bytearray(packed.read_bytes())
+    raw[-20] ^= 0xFF
+    packed.write_bytes(raw)
+    assert "0 of 12 slices kept" in reasons(tmp_path / "in", tmp_path / "out.zip")
+
+
+def test_a_four_dimensional_gz_is_checked_to_its_end(tmp_path):
+    volumes = np.random.default_rng(0).integers(-1000, 1000, (16, 16, 4, 3)).astype(np.int16)
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(volumes, np.eye(4)), path)
+    config = small(frames="0", window=(0.0, 4000.0))
+    assert prepare(config, tmp_path / "in", tmp_path / "whole.zip")["kept"] == 4
+    path.write_bytes(path.read_bytes()[:-8] + bytes(8))
+    with pytest.raises(DataError, match="damaged"):
+        prepare(config, tmp_path / "in", tmp_path / "out.zip")
+
+
+def test_pixels_that_cannot_be_squares_are_refused_before_they_take_memory(tmp_path):
+    hu, _ = body()
+    write_nifti(tmp_path / "in" / "a.nii", turned(hu, "RAS"), np.diag([1e6, 1.0, 1.0, 1.0]))
+    assert "100 times as long as wide" in reasons(tmp_path / "in", tmp_path / "out.zip")
+
+
+@pytest.mark.parametrize(
+    ("field", "note"),
+    [
+        ("ImageOrientationPatient", "how the scan lies"),
+        ("ImagePositionPatient", "how the scan lies"),
+        ("PixelSpacing", "no distance between"),
+    ],
+)
+def test_a_ct_without_its_geometry_is_told_of(tmp_path, field, note):
+    hu, _ = body()
+    save(dicom_slice(np.ascontiguousarray(hu[:, :, 5].T.astype(np.int16)), (0, 0, 0), **{field: None}), tmp_path / "in" / "a.dcm")
+    summary = prepare(small(), tmp_path / "in", tmp_path / "out.zip")
+    assert summary["kept"] == 1
+    said = [text for text in summary["warnings"] if "header" in text]
+    assert len(said) == 1
+    assert note in said[0]

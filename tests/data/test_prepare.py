@@ -2,6 +2,7 @@ import csv
 import json
 import zipfile
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -398,3 +399,33 @@ def test_no_identity_leaves_the_room(tmp_path, label, capfd, caplog, recwarn):
     for trace in TRACES:
         assert trace not in said
         assert trace.encode() not in contents
+
+
+def test_volumes_of_one_file_are_one_file_in_the_warning(tmp_path):
+    (tmp_path / "in").mkdir()
+    volumes = np.random.default_rng(0).integers(1, 1000, (16, 16, 4, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(volumes, np.eye(4)), tmp_path / "in" / "cine.nii.gz")
+    with pytest.raises(DataError, match="4-D") as caught:
+        prepare(PrepareConfig(recipe="mr", workers=1), tmp_path / "in", tmp_path / "out.zip")
+    assert caught.value.fix.startswith("--frames all")
+    summary = prepare(PrepareConfig(recipe="mr", size=32, frames="all", workers=1), tmp_path / "in", tmp_path / "out.zip")
+    assert (summary["scans"], summary["patients"]) == (3, 1)
+    assert not any("name no patient" in text for text in summary["warnings"])
+
+
+def test_a_label_map_that_nobody_asked_for_is_listed(tmp_path):
+    ct_nifti(tmp_path / "in")
+    summary = prepare(PrepareConfig(recipe="ct", size=32, workers=1), tmp_path / "in", tmp_path / "out.zip")
+    assert (summary["kept"], summary["dropped"]) == (12, {"label map, and no label is asked for": 1})
+    with pytest.raises(ConfigError, match="--masks, but the recipe ct keeps every slice"):
+        PrepareConfig(recipe="ct", masks=str(tmp_path))
+    assert PrepareConfig(recipe="ct", masks=str(tmp_path), mask_label=1).resolved().by_mask
+
+
+def test_values_that_are_no_hu_have_a_way_out(tmp_path):
+    write_nifti(tmp_path / "in" / "a.nii", np.arange(4096).reshape(16, 16, 16), np.eye(4))
+    with pytest.raises(DataError, match="they are not HU") as caught:
+        prepare(small(mask_label=-1), tmp_path / "in", tmp_path / "out.zip")
+    assert "--recipe mr --window L W" in caught.value.fix
+    config = PrepareConfig(recipe="mr", window=(2000.0, 4000.0), size=32, workers=1)
+    assert prepare(config, tmp_path / "in", tmp_path / "out.zip")["kept"] == 16

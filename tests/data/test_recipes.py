@@ -268,6 +268,15 @@ def test_a_stack_of_another_set_is_listed_and_an_unwanted_part_is_not(tmp_path):
     assert run(tmp_path, "fashion-mnist", tmp_path / "fashion", held_out=0.0, overwrite=True)[0]["dropped"] == {}
 
 
+def test_a_negative_label_names_no_class(tmp_path):
+    """As an index it would name the last class."""
+    path = layouts.medmnist(tmp_path / "pneumoniamnist.npz")
+    arrays = dict(np.load(path))
+    np.savez(path, **{**arrays, "train_labels": arrays["train_labels"].astype(np.int64) - 1})
+    with pytest.raises(DataError, match="a negative label"):
+        run(tmp_path, "pneumonia-mnist", path, held_out=0.0)
+
+
 def test_nothing_in_an_npz_is_unpickled(tmp_path):
     (tmp_path / "in").mkdir()
     np.savez(tmp_path / "in" / "pneumoniamnist.npz", train_images=np.array([{"a": 1}], dtype=object))

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import nibabel
 import numpy as np
 import pytest
@@ -26,6 +29,42 @@ def test_an_xnat_session_tree_is_read_and_its_extras_are_not(tmp_path):
     # One series UID for two sessions, and no PatientID: the sessions keep them apart.
     assert sorted((scan.patient, scan.shape) for scan in found.scans) == [("S1", (32, 28, 12)), ("S2", (32, 28, 12))]
     assert found.excluded == []
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path):
+    elsewhere, source = tmp_path / "elsewhere", tmp_path / "in"
+    write_nifti(elsewhere / "deep" / "a.nii", np.zeros((4, 4, 4)), np.eye(4))
+    write_nifti(source / "p1" / "b.nii", np.zeros((4, 4, 4)), np.eye(4))
+    for name, target in {
+        "p2": elsewhere, "p3": elsewhere, "p4": elsewhere / "deep", "p1/back": source, "up": tmp_path, "here": source / "p1",
+        "self": source / "self", "self.nii": source / "self.nii", "gone.nii": source / "nothing", "c.nii": elsewhere / "deep" / "a.nii",
+    }.items():  # fmt: skip
+        (source / name).symlink_to(target)
+    assert [place.parts for _, place in walk(source)] == [("c.nii",), ("p1", "b.nii"), ("p2", "deep", "a.nii")]
+
+
+def test_what_may_not_be_opened_is_listed(tmp_path, monkeypatch):
+    for name in ("open", "closed", "listed"):
+        write_nifti(tmp_path / name / "a.nii", np.zeros((4, 4, 4)), np.eye(4))
+    (tmp_path / "closed").chmod(0)
+    (tmp_path / "listed").chmod(0o444)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    excluded = []
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        files = walk(Path(), excluded=excluded)
+        with pytest.raises(InputError, match="may not be opened"):
+            walk(Path("closed"))
+    finally:
+        if root:
+            os.seteuid(0)
+        (tmp_path / "closed").chmod(0o755)
+        (tmp_path / "listed").chmod(0o755)
+    assert [place.parts for _, place in files] == [("open", "a.nii")]
+    assert [item.reason for item in excluded] == ["a file or folder that may not be opened"] * 2
 
 
 def test_volumes_beside_dicom_files_of_one_patient_are_of_that_patient(tmp_path):
