@@ -208,6 +208,39 @@ def test_an_unknown_input_type_silently_becomes_string(http):
     assert http.get(f"/xapi/commands/{id}").json()["inputs"][0]["type"] == "string"
 
 
-def test_our_own_command_file_is_taken(http):
+@pytest.mark.parametrize(
+    ("level", "uri", "mounted"),
+    [
+        ("project", "/archive/projects/LIVER", {"CT01", "CT02"}),
+        ("session", "/archive/experiments/XNAT_E00001", {"SCANS", "ASSESSORS"}),
+        ("scan", "/archive/experiments/XNAT_E00001/scans/2", {"DICOM", "SNAPSHOTS"}),
+    ],
+)
+def test_our_own_command_file_is_taken_and_launched_at_each_level(http, liver, level, uri, mounted):
     command = json.loads((Path(__file__).parents[2] / "xnat-command.json").read_text())
-    assert http.post("/xapi/commands", json=command).status_code == 201
+    id = http.post("/xapi/commands", json=command).json()
+    [wrapper] = [w for w in http.get(f"/xapi/commands/{id}").json()["xnat"] if w["name"] == level]
+    for place in ("/xapi", "/xapi/projects/LIVER"):
+        http.put(f"{place}/commands/{id}/wrappers/{level}/enabled")
+
+    def run(launch):
+        for output in launch.command["outputs"]:
+            folder = launch.mounts[output["mount"]] / output["path"]
+            folder.mkdir()
+            (folder / "x.txt").write_text(output["name"])
+        return 0
+
+    liver.containers.runner = run
+    http.post(f"/xapi/projects/LIVER/wrappers/{wrapper['id']}/root/{level}/launch", json={level: uri})
+    [container] = liver.containers.launches
+    assert container.wait(10) == "Complete", container.why
+    assert container.inputs["target"] == uri
+    assert {path.name for path in container.mounts["input"].iterdir()} >= mounted
+    # The untouched form: each input has the default of the command file.
+    fed = {i.get("provides-value-for-command-input") for i in wrapper["external-inputs"] + wrapper["derived-inputs"]}
+    assert {i["name"]: container.inputs[i["name"]] for i in command["inputs"] if i["name"] not in fed} == {
+        i["name"]: i.get("default-value") or "" for i in command["inputs"] if i["name"] not in fed
+    }
+    results = {r.label: [path.read_text() for path in r.files().values()] for r in container.root.of("resources")}
+    outputs = {handler["label"]: [handler["accepts-command-output"]] for handler in wrapper["output-handlers"]}
+    assert {label: results[label] for label in outputs} == outputs
