@@ -26,6 +26,7 @@ EXPECTED = {
     "bench_metrics_features.py": ("plain", "medgan"),
     "bench_metrics_fid.py": ("new reference", "reference kept", "pytorch-fid's way", "with interval"),
     "bench_metrics_frechet.py": ("both of full rank", "few synthetic images", "few of both"),
+    "bench_metrics_intervals.py": ("fid of", "kid of", "precision_inception of", "cosine_inception of"),
     "bench_training_augment.py": ("bgc, p 0:", "bgc, p 1:", "diffaugment", "watch"),
     "bench_training_phases.py": ("Gmain", "Greg", "Dmain", "Dreg", "amortised step"),
     "bench_training_step.py": ("keeps freed memory", "as the system has it"),

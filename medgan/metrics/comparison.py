@@ -27,7 +27,7 @@ def comparable(a: Result, b: Result, name: str) -> list[str]:
         b: The other.
         name: The metric, in both.
     """
-    facts = [("extractors differ", _extractor), ("resize rules differ", lambda result: result.get("resize"))]
+    facts = [("extractors differ", lambda result: _extractor(result, name)), ("resize rules differ", lambda result: _resize(result, name))]
     reasons = [what for what, fact in facts if fact(a) != fact(b)]
     # An evaluation of an older version does not say what its real set was.
     if a.get("real") and b.get("real") and a["real"] != b["real"]:
@@ -100,7 +100,20 @@ def _intervals(a: Sequence[float] | None, b: Sequence[float] | None) -> str:
     return "apart" if a[1] < b[0] or b[1] < a[0] else "overlap"
 
 
-def _extractor(result: Result) -> Any:
+def _others(result: Result, name: str) -> Any:
+    """What the result says of the features of a metric that has other ones than the rest; None where it has the same."""
+    features = ((result.get("metrics") or {}).get(name) or {}).get("features")
+    return (result.get("other_extractors") or {}).get(features)
+
+
+def _resize(result: Result, name: str) -> Any:
+    other = _others(result, name)
+    return other.get("resize") if isinstance(other, Mapping) else result.get("resize")
+
+
+def _extractor(result: Result, name: str) -> Any:
+    if isinstance(other := _others(result, name), Mapping):
+        return other.get("sha256")
     extractor = result.get("extractor")
     return extractor.get("sha256") if isinstance(extractor, Mapping) else extractor
 

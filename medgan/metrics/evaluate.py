@@ -17,6 +17,7 @@ from medgan.config import setting
 from medgan.errors import ConfigError, DataError
 from medgan.metrics import EXTRACTORS, METRICS
 from medgan.metrics.features import Array, Collector, Extractor, Features, Images, cache_path, identity, load, save, stride
+from medgan.metrics.fid import FID
 from medgan.metrics.metric import Metric, Result
 from medgan.metrics.pictures import Pictures, class_numbers, drawn, patients_of
 from medgan.metrics.uncertainty import add_uncertainty
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DEFAULT = "inception-2015-12-05"
+"""The features that FID and KID are defined on."""
+
 Sampler = Callable[[int, int], Array]
 """`sample(start, count)` gives synthetic images number start ... start + count - 1 as (count, C, H, W) uint8."""
 
@@ -38,8 +42,8 @@ class EvaluateConfig:
 
     metrics: tuple[str, ...] = setting(
         ("fid", "kid"),
-        "what to compute, separated by commas: fid, fid50k_full, fid50k, kid, precision_inception, recall_inception, density_inception, coverage_inception, "
-        "ms_ssim, cosine_pixels, cosine_inception, ssim_nearest, lpips_alexnet, lpips_vgg16, ppl2_wend (with --bundle)",
+        "what to compute, separated by commas: fid, fid50k_full, fid50k, kid; precision, recall, density and coverage, each with _inception, _pixels or "
+        "_lpips_vgg16; ms_ssim, ms_ssim_saad2022, cosine_pixels, cosine_inception, ssim_nearest, lpips_alexnet, lpips_vgg16, ppl2_wend (with --bundle)",
     )
     extractor: str = setting("inception-2015-12-05", "network whose features are compared")
     resize: str = setting("tf1", "how images reach the extractor's size", choices=("tf1", "pytorch-fid"))
@@ -115,7 +119,7 @@ class Evaluator:
         self.metrics = {name: _metric(name, **{**settings, "seed": seed, "device": device, "weights": weights}) for name in metrics}
         self.pairs = int(settings.get("pairs", 1000))
         for name, metric in self.metrics.items():
-            if metric.extractor and metric.extractor != extractor:
+            if metric.extractor == DEFAULT and extractor != DEFAULT:
                 raise ConfigError(f"{name} is a distance of {metric.extractor} features", fix=f"--extractor {metric.extractor}")
             if metric.resize and metric.resize != resize:
                 raise ConfigError(
@@ -126,14 +130,18 @@ class Evaluator:
         for metric in self.metrics.values():
             if prepare := getattr(metric, "prepare", None):
                 prepare()
-        # Metrics of pixels alone need no network and no pass over the whole of the sets.
-        self.extractor: Extractor | None = None
-        if self._needs("moments", "features"):
-            self.extractor = EXTRACTORS.get(extractor)(weights=weights, resize=resize, device=device)
+        # Metrics of images alone need no network and no pass over the whole of the sets.
+        wanted = [metric.extractor or extractor for metric in self.metrics.values() if metric.needs in ("moments", "features")]
+        self.extractors: dict[str, Extractor] = {
+            name: EXTRACTORS.get(name)(weights=weights, resize=resize, device=device) for name in dict.fromkeys(wanted)
+        }
+        self.main = extractor if extractor in wanted or not wanted else wanted[0]
+        """The extractor whose features the result names first."""
+        self._whole = {name for name in self.extractors if self._keeps_rows(name)}
         self.cache = cache
         self.batch = batch
         self.seed = seed
-        self._real: Features | None = None
+        self._real: dict[str, Features] = {}
         self._identity = ""
         self._subjects: Sequence[str] | None = None
         self._real_pictures: Pictures | None = None
@@ -158,22 +166,29 @@ class Evaluator:
             numbers = drawn(len(real), 2 * self.pairs, self._shape, seed=self.seed)
             self._real_pictures = self._pictures(real, numbers, subjects)
         self._subjects = subjects
-        if self.extractor is None:
+        if not self.extractors:
             return
         self._identity = identity(real) if self.ranks.speaks else ""
-        path = cache_path(self.cache, real, self.extractor, self._identity) if self.cache and self.ranks.speaks else None
-        features = load(path, dim=self.extractor.dim, keep=self._needs("features"), sample=True) if path else None
-        if not self.ranks.any(features is not None):
-            features, _ = self._collect(real.images, len(real), step, sample=True)
-            if path and features:
-                try:
-                    save(path, features)
-                except OSError as error:
-                    # A cache that cannot be written costs time, never a result.
-                    log.warning("features of the real set were not kept for next time: %s", error.strerror)
-        assert features is not None
-        features.subjects = subjects
-        self._real = features
+        paths: dict[str, Path] = {}
+        found: dict[str, Features] = {}
+        if self.cache and self.ranks.speaks:
+            for name, extractor in self.extractors.items():
+                paths[name] = cache_path(self.cache, real, extractor, self._identity)
+                if kept := load(paths[name], dim=extractor.dim, keep=name in self._whole, sample=True):
+                    found[name] = kept
+        missing = [name for name in self.extractors if not self.ranks.any(name in found)]
+        if missing:
+            made, _ = self._collect(real.images, len(real), step, extractors=missing, sample=True)
+            found |= made
+        for name in set(missing) & set(paths):
+            try:
+                save(paths[name], found[name])
+            except OSError as error:
+                # A cache that cannot be written costs time, never a result.
+                log.warning("features of the real set were not kept for next time: %s", error.strerror)
+        for features in found.values():
+            features.subjects = subjects
+        self._real = found
 
     def check_generator(self, there: bool) -> None:
         """Refuse metrics of a generator where there is none.
@@ -226,19 +241,25 @@ class Evaluator:
         else:
             # A generator's images are alike in any order: where no features are wanted, only those that are looked at are made.
             looked_at = len(drawn(n_fake, 2 * self.pairs, self._shape, seed=self.seed)) if self._needs("images") else 0
-            count = n_fake if self.extractor else looked_at
+            count = n_fake if self.extractors else looked_at
         numbers = drawn(count, 2 * self.pairs, self._shape, seed=self.seed) if self._needs("images") else np.arange(0)
-        if fake is not None and self.extractor is None:
-            features, pictures = None, self._pictures(fake, numbers, subjects) if self.ranks.speaks else None
+        features: dict[str, Features] = {}
+        if fake is not None and not self.extractors:
+            pictures = self._pictures(fake, numbers, subjects) if self.ranks.speaks else None
         else:
             draw = sample or (lambda first, some: fake.images(range(first, first + some)))  # type: ignore[union-attr]
             features, images = self._collect(
-                lambda numbers: draw(numbers.start, len(numbers)), count, step, keep=numbers, sample=bool(uncertainty)
+                lambda numbers: draw(numbers.start, len(numbers)),
+                count,
+                step,
+                extractors=list(self.extractors),
+                keep=numbers,
+                sample=bool(uncertainty),
             )
             classes = class_numbers(fake, numbers) if fake is not None else None
             pictures = Pictures(images, numbers, classes, fake, patients_of(subjects, numbers))
-            if features and subjects:
-                features.subjects = subjects[:count]
+            for found in features.values():
+                found.subjects = subjects[:count] if subjects else None
         made: dict[str, Result] = {}
         for name, metric in self.metrics.items():
             if metric.needs == "generator":
@@ -247,8 +268,9 @@ class Evaluator:
             return {}
         result = compare(
             self.metrics,
-            real=self._real,
-            fake=features,
+            real=self._real.get(self.main),
+            fake=features.get(self.main),
+            others={name: (self._real[name], features[name]) for name in self.extractors if name != self.main},
             seed=self.seed,
             pictures=(self._real_pictures, pictures),
             counts=(self._n_real, count or n_fake),
@@ -256,15 +278,21 @@ class Evaluator:
             uncertainty=uncertainty,
         )
         warnings = result["warnings"] + self._shared(subjects[:count] if subjects else ())
-        about = self.extractor
+        about = self.extractors.get(self.main)
+        others = {n: {"sha256": e.sha256, "resize": e.resize} for n, e in self.extractors.items() if n != self.main}
         return {
             **result,
             **({"real": self._identity} if self._identity else {}),
             **({"extractor": {"name": about.name, "sha256": about.sha256}, "resize": about.resize} if about else {}),
+            **({"other_extractors": others} if others else {}),
             "seed": self.seed,
             "warnings": warnings,
             "seconds": round(time.monotonic() - started, 3),
         }
+
+    def _keeps_rows(self, extractor: str) -> bool:
+        """Whether a metric of this extractor's features needs all of their rows."""
+        return any(metric.needs == "features" and (metric.extractor or extractor) == extractor for metric in self.metrics.values())
 
     def _needs(self, *kinds: str) -> bool:
         return any(metric.needs in kinds for metric in self.metrics.values())
@@ -297,15 +325,16 @@ class Evaluator:
         total: int,
         step: Step,
         *,
+        extractors: Sequence[str],
         keep: Array = np.arange(0),  # noqa: B008 (never written to)
         sample: bool = False,
-    ) -> tuple[Features | None, Array]:
-        """Features of images number 0 ... total - 1, and on rank 0 those images whose numbers are to be kept, in that order.
+    ) -> tuple[dict[str, Features], Array]:
+        """Features of each extractor of images number 0 ... total - 1, and on rank 0 those images whose numbers are to be kept, in that order.
 
         Ranks take batches in turn, and all of them make the same number of steps. `sample` keeps feature rows for intervals.
         """
         every = stride(total) if sample else 0
-        collector = Collector(self.extractor.dim, keep=self._needs("features"), every=every) if self.extractor else None
+        collectors = {name: Collector(self.extractors[name].dim, keep=name in self._whole, every=every) for name in extractors}
         mine: list[int] = []
         kept = np.zeros((0, *self._shape), dtype=np.uint8), np.zeros(0, dtype=np.int64)
         parts = [kept]
@@ -315,13 +344,13 @@ class Evaluator:
             numbers = range(min(start, total), min(start + self.batch, total))
             if numbers:
                 images = self._alike(fetch(numbers))
-                if collector and self.extractor:
-                    collector.add(self.extractor(images), numbers)
+                for name, collector in collectors.items():
+                    collector.add(self.extractors[name](images), numbers)
                 mine += numbers
                 wanted = np.isin(numbers, keep)
                 parts.append((images[wanted], np.array(numbers)[wanted]))
             step(min(turn + self.batch * self.ranks.count, total), total)
-        features = collector.finish(self.ranks, mine) if collector else None
+        features = {name: collector.finish(self.ranks, mine) for name, collector in collectors.items()}
         return features, self._gathered(parts, keep)
 
     def _gathered(self, parts: list[tuple[Array, Array]], keep: Array) -> Array:
@@ -344,6 +373,7 @@ def compare(
     real: Features | None,
     fake: Features | None,
     seed: int,
+    others: Mapping[str, tuple[Features, Features]] = {},
     pictures: tuple[Pictures | None, Pictures | None] = (None, None),
     counts: tuple[int, int] = (0, 0),
     made: Mapping[str, Result] = {},
@@ -355,12 +385,17 @@ def compare(
         metrics: Name -> metric.
         real: Features of the real set; None where no metric needs them.
         fake: Of the synthetic set.
+        others: Further features of both sets by the name of their extractor, for metrics that are named after them.
         seed: Of a metric that stands in for another.
         pictures: Images of the real and of the synthetic set, for metrics that need them.
         made: Results of metrics of a generator.
         counts: How many images either set has; its features' count where there are features.
         uncertainty: See `Evaluator.evaluate`.
     """
+
+    def features_of(metric: Metric) -> tuple[Features | None, Features | None]:
+        return others.get(metric.extractor, (real, fake))
+
     n_real, n_fake = (features.count if features else count for features, count in zip((real, fake), counts, strict=True))
     values: dict[str, Any] = {}
     measured: dict[str, Metric] = {}
@@ -376,17 +411,21 @@ def compare(
                 }
             )
         if name not in values:
-            one, other = pictures if metric.needs == "images" else (real, fake)
+            one, other = pictures if metric.needs == "images" else features_of(metric)
             measured[name] = metric
             values[name] = {**(made[name] if name in made else metric(real=one, fake=other)), "higher_is_better": metric.higher_is_better}
-    if real and min(n_real, n_fake) < real.dim:
+            if metric.extractor in others:
+                values[name]["features"] = metric.extractor
+    if real and min(n_real, n_fake) < real.dim and any(isinstance(metric, FID) for metric in measured.values()):
         text = (
             f"{n_real} real and {n_fake} synthetic images are so few that FID is a smoke figure: below {real.dim}, the width of the "
             f"features, the covariance is rank-deficient and most of the value is bias. Compare it only at the same two counts."
         )
         warnings.append({"code": "W_SMALL_N", "text": text})
-    if uncertainty and real and fake:
-        warnings += add_uncertainty(values, measured, real=real, fake=fake, seed=seed, step=uncertainty)
+    for one, other in ((real, fake), *others.values()):
+        if uncertainty and one and other:
+            its = {name: metric for name, metric in measured.items() if features_of(metric)[0] is one}
+            warnings += add_uncertainty(values, its, real=one, fake=other, seed=seed, step=uncertainty)
     return {"metrics": values, "n_real": n_real, "n_fake": n_fake, "warnings": warnings}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import zipfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -22,10 +23,12 @@ from medgan.runs import atomic
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
+
 Array = np.ndarray[Any, Any]
 
 # Changes whenever the same images would give other features, so that older files in a cache are passed over.
-VERSION = 1
+VERSION = 2
 
 MOST_ROWS = 50_000
 """Rows of a set that are kept for intervals and floors: 0.4 GB of Inception features. Of a larger set every second or third and so on."""
@@ -284,6 +287,9 @@ def load(path: Path, *, dim: int, keep: bool, sample: bool = False) -> Features 
         return None
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path, allow_pickle=False) as file:
         count, total, outer = int(file["count"]), file["total"], file["outer"]
+        if str(file["key"]) != path.stem:
+            log.warning("a file of features belongs to another set or extractor; features are made anew")
+            return None
         rows, chosen = file.get("rows"), file.get("chosen")
         if total.shape != (dim,) or outer.shape != (dim, dim) or (rows is not None and rows.shape != (count, dim)):
             return None
@@ -297,7 +303,8 @@ def load(path: Path, *, dim: int, keep: bool, sample: bool = False) -> Features 
 
 def save(path: Path, features: Features) -> None:
     """Write features into a cache file."""
-    arrays = {"count": np.array(features.count), "total": features.total, "outer": features.outer}
+    # The name says of what the features are; a file that was renamed must not say otherwise.
+    arrays = {"key": np.array(path.stem), "count": np.array(features.count), "total": features.total, "outer": features.outer}
     if features.rows is not None:
         arrays["rows"] = features.rows
     elif features.chosen is not None:

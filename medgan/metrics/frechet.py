@@ -34,7 +34,10 @@ def frechet_distance(*, real: Features, fake: Features, ddof: int) -> float:
     if real.dim != fake.dim:
         raise DataError(f"features of width {real.dim} and {fake.dim} cannot be compared")
     if min(real.count, fake.count) <= ddof:
-        raise DataError(f"a covariance needs at least {ddof + 1} images, here are {real.count} real and {fake.count} fake")
+        raise DataError(
+            f"a covariance needs at least {ddof + 1} images, here are {real.count} real and {fake.count} fake",
+            fix="more images (--n-fake), or --metrics without fid",
+        )
     scale_real, scale_fake = real.count - ddof, fake.count - ddof
     spread = _variance(real) / scale_real + _variance(fake) / scale_fake
     overlap = trace_of_root(real, fake) / math.sqrt(scale_real) / math.sqrt(scale_fake)

@@ -68,7 +68,8 @@ class KID:
         assert fake.rows is not None
         if min(real.count, fake.count) < 2:
             raise DataError(
-                f"KID needs two images of each set, here are {real.count} real and {fake.count} fake", fix="--metrics without kid"
+                f"KID needs two images of each set, here are {real.count} real and {fake.count} fake",
+                fix="more images (--n-fake), or --metrics without kid",
             )
         if max(real.count, fake.count) <= self.subset_size:
             value = squared_mmd(real.rows, fake.rows)

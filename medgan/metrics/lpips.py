@@ -6,6 +6,7 @@ as people's judgements taught, are averaged over places and summed over five lay
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,16 +69,19 @@ class LPIPS(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Distances (N,) of pairs."""
-        z = (torch.cat([x, y]) - self.shift) / self.scale
         distance = x.new_zeros(len(x))
-        weights = iter(self.linear)
+        for units, weight in zip(self.units(torch.cat([x, y])), self.linear, strict=True):
+            one, other = units.chunk(2)
+            distance = distance + ((one - other).square() * weight.reshape(1, -1, 1, 1)).sum(1).mean((1, 2))
+        return distance
+
+    def units(self, x: Tensor) -> Iterator[Tensor]:
+        """The compared layers' features of images (N, 3, H, W) in [-1, 1], of length 1 at every place."""
+        z = (x - self.shift) / self.scale
         for conv, (*_, pool, compared) in zip(self.conv, self.layers, strict=True):
             z = conv(F.max_pool2d(z, self.pool, 2) if pool else z).relu_()
             if compared:
-                unit = z / (z.square().sum(1, keepdim=True).sqrt() + 1e-10)
-                one, other = unit.chunk(2)
-                distance = distance + ((one - other).square() * next(weights).reshape(1, -1, 1, 1)).sum(1).mean((1, 2))
-        return distance
+                yield z / (z.square().sum(1, keepdim=True).sqrt() + 1e-10)
 
 
 def load_lpips(network: str, device: str, folder: Path | None = None) -> LPIPS:

@@ -156,3 +156,59 @@ class Coverage(Precision):
 
     share: ClassVar[str] = "coverage"
     k: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionPixels(Precision):
+    """Precision on pixels averaged over 32 x 32 areas, without any network. Higher is better."""
+
+    extractor: ClassVar[str] = "pixels-32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecallPixels(Recall):
+    """Recall on pixels averaged over 32 x 32 areas. Higher is better."""
+
+    extractor: ClassVar[str] = "pixels-32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensityPixels(Density):
+    """Density on pixels averaged over 32 x 32 areas. Higher is better."""
+
+    extractor: ClassVar[str] = "pixels-32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoveragePixels(Coverage):
+    """Coverage on pixels averaged over 32 x 32 areas. Higher is better."""
+
+    extractor: ClassVar[str] = "pixels-32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionLPIPS(Precision):
+    """Precision on what LPIPS compares on VGG16, averaged over the image; not the official pr50k3. Higher is better."""
+
+    extractor: ClassVar[str] = "lpips-vgg16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecallLPIPS(Recall):
+    """Recall on what LPIPS compares on VGG16, averaged over the image; not the official pr50k3. Higher is better."""
+
+    extractor: ClassVar[str] = "lpips-vgg16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensityLPIPS(Density):
+    """Density on what LPIPS compares on VGG16, averaged over the image. Higher is better."""
+
+    extractor: ClassVar[str] = "lpips-vgg16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoverageLPIPS(Coverage):
+    """Coverage on what LPIPS compares on VGG16, averaged over the image. Higher is better."""
+
+    extractor: ClassVar[str] = "lpips-vgg16"

@@ -7,6 +7,7 @@ largest odd window that fits. So 176 px and more have the five scales of the pap
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -85,6 +86,14 @@ def prepared(images: Array, device: str, size: int = 0) -> Tensor:
     return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True) if size else x
 
 
+def of_places(images: Array, pairs: Array, similarity: Callable[[Tensor, Tensor], Tensor], device: str, size: int) -> Array:
+    """A similarity of pairs of images, (m,), some at a time: `pairs` (m, 2) are places among `images`, `size` as for `prepared`."""
+    shape = (images.shape[1], size, size) if size else images.shape[1:]
+    parts = blocks(len(pairs), shape)
+    found = [similarity(*(prepared(images[pairs[part, side]], device, size) for side in (0, 1))).cpu().numpy() for part in parts]
+    return np.concatenate(found)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MSSSIM:
     """Mean MS-SSIM of random disjoint pairs within a set: how alike its images are (Odena et al. 2017, arXiv 1610.09585, section 4.2).
@@ -123,12 +132,7 @@ class MSSSIM:
     def of_pairs(self, one: Pictures, other: Pictures) -> Measured:
         """MS-SSIM of each pair of one set."""
         pairs = one.pairs(other, self.pairs)
-        shape = (one.images.shape[1], self.picture_size, self.picture_size) if self.picture_size else one.images.shape[1:]
-        found = []
-        for part in blocks(len(pairs), shape):
-            x, y = (prepared(one.images[pairs[part, side]], self.device, self.picture_size) for side in (0, 1))
-            found.append(ms_ssim(x, y).cpu().numpy())
-        return one.measured(np.concatenate(found), pairs)
+        return one.measured(of_places(one.images, pairs, ms_ssim, self.device, self.picture_size), pairs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -220,7 +220,7 @@ def test_too_few_images_name_the_option(tmp_path):
     done = evaluate("--real", real, "--fake", fake, "--metrics", "cosine_pixels", "--n-fake", "2", "--pairs", "1")
     assert done.exit_code == 0, done.stderr
     one = folder_of(tmp_path / "one", waves(1, size=32))
-    for metric in ("ms_ssim", "cosine_pixels"):
+    for metric in ("ms_ssim", "cosine_pixels", "precision_pixels", "ms_ssim_saad2022"):
         done = evaluate("--real", real, "--fake", one, "--metrics", metric)
         assert done.exit_code == 65
         assert "--n-fake" in done.stderr
@@ -271,3 +271,12 @@ def test_settings_come_from_the_file_in_medgan_config(tmp_path, monkeypatch):
 def test_waves_are_not_all_alike():
     assert len({image.tobytes() for image in waves(60)}) == 60
     assert np.ptp(waves(1)) > 200
+
+
+def test_one_image_is_too_few_for_distances_of_features(tmp_path, own_cache):
+    real, one = folder_of(tmp_path / "real", waves(4, size=32)), folder_of(tmp_path / "one", waves(1, size=32))
+    for metric in ("fid", "kid", "recall_inception", "cosine_inception"):
+        done = evaluate("--real", real, "--fake", one, "--metrics", metric)
+        assert done.exit_code == 65, metric
+        assert "fix: " in done.stderr.splitlines()[-1]
+        assert "--n-fake" in done.stderr.splitlines()[-1], metric

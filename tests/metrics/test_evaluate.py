@@ -12,6 +12,7 @@ from medgan.metrics.kid import KID
 from medgan.metrics.pictures import Pictures
 from tests.metrics.phantoms import ImageSet, gaussian, waves
 from tests.metrics.pretrained import fetched, inception
+from tests.metrics.test_path_length import walk
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,9 @@ def test_every_metric_of_images_keeps_the_contract(name):
     json.dumps(varied, allow_nan=False)
 
 
+OF_PIXELS_AND_INCEPTION = [
+    f"{share}_{kind}" for kind in ("pixels", "inception") for share in ("precision", "recall", "density", "coverage")
+]
 PIXELS = ["ms_ssim", "cosine_pixels", "ssim_nearest"]
 
 
@@ -235,3 +239,40 @@ def test_settings_that_cannot_be():
     for wrong in ({"n_fake": 1}, {"batch": 0}, {"metrics": ()}, {"pairs": 0}, {"picture_size": -1}):
         with pytest.raises(ConfigError):
             EvaluateConfig(**wrong)
+
+
+def test_no_metric_depends_on_the_batch():
+    inception()
+    for name in ("lpips-alexnet", "lpips-vgg16"):
+        fetched(name)
+    names = [name for name in METRICS.names() if not METRICS.get(name).n_fake]
+    real, fake = waves(7, 32), waves(9, 32, first=20)
+    found = []
+    for batch in (2, 16):
+        evaluator = Evaluator(names, batch=batch)
+        evaluator.reference(ImageSet(real))
+        found.append(evaluator.evaluate(sample=lambda start, count: fake[start : start + count], walk=walk, n_fake=9)["metrics"])
+    assert list(found[0]) == list(found[1]) == names
+    for name in names:
+        assert found[0][name]["value"] == pytest.approx(found[1][name]["value"], rel=2e-4), name
+
+
+def test_no_metric_takes_its_sets_by_position():
+    for name in METRICS.names():
+        with pytest.raises(TypeError, match="positional"):
+            METRICS.get(name)()(None, None)
+
+
+def test_constant_sets_give_numbers_or_reasons(tmp_path):
+    inception()
+    names = ["fid", "kid", *OF_PIXELS_AND_INCEPTION, "ms_ssim", "ms_ssim_saad2022", "cosine_pixels", "cosine_inception", "ssim_nearest"]
+    black, grey = np.zeros((30, 1, 24, 24), np.uint8), np.full((30, 1, 24, 24), 77, np.uint8)
+    evaluator = Evaluator(names)
+    evaluator.reference(ImageSet(waves(30, 24)))
+    found = evaluator.evaluate(ImageSet(grey), uncertainty=lambda done, total: None)
+    json.dumps(found, allow_nan=False)
+    assert found["metrics"]["ms_ssim"]["interval_method"] == "none: 15 pairs all gave 1"
+    assert found["metrics"]["cosine_pixels"]["value"] == pytest.approx(0, abs=1e-9)
+    evaluator = Evaluator(["fid"])
+    evaluator.reference(ImageSet(black))
+    assert evaluator.evaluate(ImageSet(black))["metrics"]["fid"]["value"] == pytest.approx(0, abs=1e-6)

@@ -117,6 +117,11 @@ def test_a_cache_file_that_does_not_serve_is_passed_over(tmp_path):
     assert features.load(path, dim=6, keep=False) is not None
     assert features.load(path, dim=6, keep=True) is None
     assert features.load(path, dim=7, keep=False) is None
+    # The file of another extractor or set, under this one's name.
+    renamed = path.rename(tmp_path / "features-of-another.npz")
+    assert features.load(renamed, dim=6, keep=False) is None
+    renamed.rename(path)
+    assert features.load(path, dim=6, keep=False) is not None
     path.write_bytes(path.read_bytes()[:100])
     assert features.load(path, dim=6, keep=False) is None
     path.write_bytes(b"")

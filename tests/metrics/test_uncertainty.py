@@ -124,7 +124,8 @@ def test_every_metric_of_features_has_an_interval_or_says_why_not(name):
     json.dumps(found, allow_nan=False)
     if found["interval"] is None:
         # Balls around the few images of a part reach everywhere.
-        assert (name, found["interval_method"]) == ("recall_inception", "none: 12 parts all gave 1")
+        assert name.startswith("recall_")
+        assert found["interval_method"] == "none: 12 parts all gave 1"
         return
     low, high = found["interval"]
     assert low < found["value"] < high
