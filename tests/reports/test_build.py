@@ -230,16 +230,24 @@ def test_paths_in_settings_are_masked(tmp_path):
 
 def test_the_commands_repeat_settings_that_are_off(tmp_path):
     run = make_run(tmp_path / "run")
-    prepared = PrepareConfig(masks="/data/doe", held_out=0.0, pseudonym_key="doe.key", mask_label=-1)
+    prepared = PrepareConfig(held_out=0.0, pseudonym_key="doe.key", mask_label=-1)
     write(run / "dataset/run.json", provenance("prepare", prepared.shown(), {}))
     write(run / "synthetic/run.json", provenance("generate", {"seeds": "0-63", "psi": 0.0, "format": "zip"}, {}))
     text = quick(run).text
     for words in (
-        "medgan prepare SCANS DATA.zip --recipe ct-liver --masks PATH --mask-label -1 --held-out 0 --pseudonym-key FILE",
+        "medgan prepare SCANS DATA.zip --recipe ct-liver --mask-label -1 --held-out 0 --pseudonym-key FILE",
         "medgan generate --bundle RUN/bundle --out IMAGES --seeds 0-63 --psi 0 ",
         "--resize tf1 --n-fake 500 --seed 0",
     ):
         assert words in text
+
+
+def test_the_commands_name_no_path_of_masks(tmp_path):
+    run = make_run(tmp_path / "run")
+    write(run / "dataset/run.json", provenance("prepare", PrepareConfig(masks="/data/doe", mask_label=5).shown(), {}))
+    text = quick(run).text
+    assert "medgan prepare SCANS DATA.zip --recipe ct-liver --masks PATH --mask-label 5" in text
+    assert "/data/doe" not in text
 
 
 def test_a_recipe_for_every_slice_is_not_repeated_with_a_label(tmp_path):
