@@ -42,6 +42,9 @@ SNAPSHOTS = "snapshots"
 AUDIT = "audit"
 REPORT = "report.html"
 
+RESULTS = "MEDGAN_"
+"""How XNAT's resources with results of ours begin. They lie beside the scans of a session: synthetic images must never become scans."""
+
 
 PART = ".part"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medgan.errors import DataError
+from medgan.runs import RESULTS
 
 MANIFEST = "manifest.csv"
 RECIPE = "recipe.json"
@@ -92,7 +93,7 @@ class Files:
     def _folder_sizes(self) -> dict[str, int]:
         sizes = {}
         for folder, subfolders, names in os.walk(self.path):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            subfolders[:] = [name for name in subfolders if not name.startswith((".", RESULTS))]
             for name in names:
                 file = Path(folder) / name
                 if not name.startswith(".") and file.is_file():

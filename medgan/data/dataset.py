@@ -24,7 +24,7 @@ from medgan.data.archive import LABELS, MANIFEST, MOST_TEXT_BYTES, RECIPE, Files
 from medgan.data.validation import common_kind, decode, unfit
 from medgan.errors import DataError, InputError
 from medgan.progress import Step, nothing
-from medgan.runs import atomic, write_json
+from medgan.runs import RESULTS, atomic, write_json
 
 INFO_FILES = (MANIFEST, RECIPE, "fingerprint.json", "splits.json", "excluded.csv", "qc_sheet.png", "run.json")
 COLUMNS = (
@@ -344,7 +344,11 @@ def find_dataset(source: Path) -> Path | None:
     files = [
         file
         for file in sorted(source.rglob("*"))
-        if file.is_file() and not file.name.startswith(".") and not file.name.endswith("_catalog.xml")
+        if file.is_file()
+        and not file.name.startswith(".")
+        and not file.name.endswith("_catalog.xml")
+        # What an earlier run made is no data set of the next.
+        and not any(part.startswith(RESULTS) for part in file.relative_to(source).parts)
     ]
     archives = [file for file in files if _is_dataset_zip(file) and not file.name.endswith(".held-out.zip")]
     if len(archives) == 1 and not any(is_image(file.name) for file in files if ".info" not in "/".join(file.parts)):

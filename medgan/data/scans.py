@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medgan import runs
 from medgan.errors import InputError
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def walk(source: Path, leave_out: Sequence[Path] = (), excluded: list[Excluded] 
     entered = _Entered(source)
     for folder, subfolders, names in os.walk(source, followlinks=True, onerror=closed.append):
         here = Path(folder)
-        shown = (name for name in sorted(subfolders) if name.upper() not in SKIPPED_FOLDERS and not name.startswith("."))
+        shown = (name for name in sorted(subfolders) if name.upper() not in SKIPPED_FOLDERS and not name.startswith((".", runs.RESULTS)))
         subfolders[:] = [name for name in shown if os.path.realpath(here / name) not in ours and entered.leads_on(here / name)]
         for name in sorted(names):
             any_file = True

@@ -82,6 +82,13 @@ def test_an_official_zip_and_a_folder_are_read(tmp_path):
     assert find_dataset(tmp_path / "official.zip") == tmp_path / "official.zip"
 
 
+def test_what_an_earlier_run_made_is_no_dataset_of_the_next(tmp_path):
+    written(tmp_path / "RESOURCES" / "MEDGAN_SYNTHETIC" / "run-1" / "synthetic.zip", greys(2))
+    (tmp_path / "RESOURCES" / "MEDGAN_REPORT").mkdir()
+    (tmp_path / "RESOURCES" / "MEDGAN_REPORT" / "sheet.png").write_bytes(png(greys(1)[0]))
+    assert find_dataset(tmp_path) is None
+
+
 def test_unfit_files_are_listed(tmp_path):
     good = greys(4)
     for i, image in enumerate(good):

@@ -25,6 +25,8 @@ def test_an_xnat_session_tree_is_read_and_its_extras_are_not(tmp_path):
         ct_series(tmp_path / session / "SCANS" / "2" / "DICOM" / "files", hu, PatientID="", SeriesInstanceUID="1.5", StudyInstanceUID="1.4")
         (tmp_path / session / "SCANS" / "2" / "DICOM" / "scan_2_catalog.xml").write_text("<x/>")
         ct_series(tmp_path / session / "SCANS" / "2" / "SNAPSHOTS", hu, SeriesInstanceUID="1.6")
+        # What an earlier run gave back must not train the next.
+        ct_series(tmp_path / session / "RESOURCES" / "MEDGAN_SYNTHETIC" / "run-1", hu, SeriesInstanceUID="1.7")
     found = find_scans(walk(tmp_path))
     # One series UID for two sessions, and no PatientID: the sessions keep them apart.
     assert sorted((scan.patient, scan.shape) for scan in found.scans) == [("S1", (32, 28, 12)), ("S2", (32, 28, 12))]
