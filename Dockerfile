@@ -75,7 +75,7 @@ LABEL org.nrg.commands="[\
   \"name\": \"medgan-train\",\
   \"label\": \"medgan: train a generator of synthetic images\",\
   \"description\": \"Trains StyleGAN2-ADA on the scans stored here and returns synthetic images, metrics, the model and a report. The form can be left as it is. For one Docker server with the NVIDIA runtime.\",\
-  \"version\": \"0.1.0+f3cfc7c5\",\
+  \"version\": \"0.1.0+0cb78040\",\
   \"schema-version\": \"1.0\",\
   \"info-url\": \"https://arxiv.org/abs/2210.03786\",\
   \"image\": \"medgan:0.1.0\",\
@@ -99,14 +99,16 @@ LABEL org.nrg.commands="[\
    \"MEDGAN_MASK_LABEL\": \"#mask_label#\",\
    \"MEDGAN_WINDOW\": \"#window#\",\
    \"MEDGAN_SIZE\": \"#size#\",\
+   \"MEDGAN_SESSIONS\": \"#sessions#\",\
+   \"MEDGAN_SCAN_TYPES\": \"#scan_types#\",\
    \"MEDGAN_PRESET\": \"#preset#\",\
    \"MEDGAN_KIMG\": \"#kimg#\",\
    \"MEDGAN_PRETRAINED\": \"#pretrained#\",\
-   \"MEDGAN_MIRROR\": \"#mirror#\",\
-   \"MEDGAN_AUGMENT\": \"#augment#\",\
    \"MEDGAN_IMAGES\": \"#images#\",\
    \"MEDGAN_SEED\": \"#seed#\",\
-   \"MEDGAN_TIME_BUDGET\": \"#time_budget#\"\
+   \"MEDGAN_TIME_BUDGET\": \"#time_budget#\",\
+   \"MEDGAN_TARGET\": \"#target#\",\
+   \"MEDGAN_PROJECT_ID\": \"#project-id#\"\
   },\
   \"ports\": {},\
   \"inputs\": [\
@@ -162,6 +164,24 @@ LABEL org.nrg.commands="[\
     \"replacement-key\": \"#size#\"\
    },\
    {\
+    \"name\": \"sessions\",\
+    \"label\": \"Sessions\",\
+    \"description\": \"only sessions of a project whose label fits one of these patterns, e.g. CT_*,MR_0?\",\
+    \"type\": \"string\",\
+    \"required\": false,\
+    \"default-value\": \"\",\
+    \"replacement-key\": \"#sessions#\"\
+   },\
+   {\
+    \"name\": \"scan_types\",\
+    \"label\": \"Scan types\",\
+    \"description\": \"only scans whose type in XNAT fits one of these patterns, e.g. CT,T1*\",\
+    \"type\": \"string\",\
+    \"required\": false,\
+    \"default-value\": \"\",\
+    \"replacement-key\": \"#scan_types#\"\
+   },\
+   {\
     \"name\": \"preset\",\
     \"label\": \"Training preset\",\
     \"description\": \"settings of the training\",\
@@ -199,35 +219,6 @@ LABEL org.nrg.commands="[\
     \"required\": false,\
     \"default-value\": \"\",\
     \"replacement-key\": \"#pretrained#\"\
-   },\
-   {\
-    \"name\": \"mirror\",\
-    \"label\": \"Mirror (x-flip)\",\
-    \"description\": \"left-right flips\",\
-    \"type\": \"select-one\",\
-    \"required\": false,\
-    \"default-value\": \"preset\",\
-    \"replacement-key\": \"#mirror#\",\
-    \"select-values\": [\
-     \"preset\",\
-     \"yes\",\
-     \"no\"\
-    ]\
-   },\
-   {\
-    \"name\": \"augment\",\
-    \"label\": \"Augmentation\",\
-    \"description\": \"augmentation\",\
-    \"type\": \"select-one\",\
-    \"required\": false,\
-    \"default-value\": \"preset\",\
-    \"replacement-key\": \"#augment#\",\
-    \"select-values\": [\
-     \"preset\",\
-     \"none\",\
-     \"ada\",\
-     \"diffaugment\"\
-    ]\
    },\
    {\
     \"name\": \"images\",\
@@ -544,7 +535,7 @@ LABEL org.nrg.commands="[\
   \"name\": \"medgan-check\",\
   \"label\": \"medgan: check the data before a training\",\
   \"description\": \"Reads the scans stored here as a training would and returns counts, warnings, a sheet of images and the predicted time on a GPU. Trains nothing, needs no GPU. The form can be left as it is.\",\
-  \"version\": \"0.1.0+d20873b6\",\
+  \"version\": \"0.1.0+efba6aea\",\
   \"schema-version\": \"1.0\",\
   \"info-url\": \"https://arxiv.org/abs/2210.03786\",\
   \"image\": \"medgan:0.1.0\",\
@@ -568,11 +559,13 @@ LABEL org.nrg.commands="[\
    \"MEDGAN_MASK_LABEL\": \"#mask_label#\",\
    \"MEDGAN_WINDOW\": \"#window#\",\
    \"MEDGAN_SIZE\": \"#size#\",\
+   \"MEDGAN_SESSIONS\": \"#sessions#\",\
+   \"MEDGAN_SCAN_TYPES\": \"#scan_types#\",\
    \"MEDGAN_PRESET\": \"#preset#\",\
    \"MEDGAN_KIMG\": \"#kimg#\",\
-   \"MEDGAN_MIRROR\": \"#mirror#\",\
-   \"MEDGAN_AUGMENT\": \"#augment#\",\
-   \"MEDGAN_SEED\": \"#seed#\"\
+   \"MEDGAN_SEED\": \"#seed#\",\
+   \"MEDGAN_TARGET\": \"#target#\",\
+   \"MEDGAN_PROJECT_ID\": \"#project-id#\"\
   },\
   \"ports\": {},\
   \"inputs\": [\
@@ -628,6 +621,24 @@ LABEL org.nrg.commands="[\
     \"replacement-key\": \"#size#\"\
    },\
    {\
+    \"name\": \"sessions\",\
+    \"label\": \"Sessions\",\
+    \"description\": \"only sessions of a project whose label fits one of these patterns, e.g. CT_*,MR_0?\",\
+    \"type\": \"string\",\
+    \"required\": false,\
+    \"default-value\": \"\",\
+    \"replacement-key\": \"#sessions#\"\
+   },\
+   {\
+    \"name\": \"scan_types\",\
+    \"label\": \"Scan types\",\
+    \"description\": \"only scans whose type in XNAT fits one of these patterns, e.g. CT,T1*\",\
+    \"type\": \"string\",\
+    \"required\": false,\
+    \"default-value\": \"\",\
+    \"replacement-key\": \"#scan_types#\"\
+   },\
+   {\
     \"name\": \"preset\",\
     \"label\": \"Training preset\",\
     \"description\": \"settings of the training\",\
@@ -656,35 +667,6 @@ LABEL org.nrg.commands="[\
     \"required\": false,\
     \"default-value\": \"0\",\
     \"replacement-key\": \"#kimg#\"\
-   },\
-   {\
-    \"name\": \"mirror\",\
-    \"label\": \"Mirror (x-flip)\",\
-    \"description\": \"left-right flips\",\
-    \"type\": \"select-one\",\
-    \"required\": false,\
-    \"default-value\": \"preset\",\
-    \"replacement-key\": \"#mirror#\",\
-    \"select-values\": [\
-     \"preset\",\
-     \"yes\",\
-     \"no\"\
-    ]\
-   },\
-   {\
-    \"name\": \"augment\",\
-    \"label\": \"Augmentation\",\
-    \"description\": \"augmentation\",\
-    \"type\": \"select-one\",\
-    \"required\": false,\
-    \"default-value\": \"preset\",\
-    \"replacement-key\": \"#augment#\",\
-    \"select-values\": [\
-     \"preset\",\
-     \"none\",\
-     \"ada\",\
-     \"diffaugment\"\
-    ]\
    },\
    {\
     \"name\": \"seed\",\

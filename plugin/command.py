@@ -19,6 +19,7 @@ from typing import Any
 import medgan
 from medgan.config import environment_name
 from plugin.lint import default_text
+from plugin.target import SourceConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,7 +53,7 @@ TASKS = {
         description="Trains StyleGAN2-ADA on the scans stored here and returns synthetic images, metrics, the model and a report. "
         "The form can be left as it is.",
         form=(
-            "recipe", "mask_label", "window", "size", "preset", "kimg", "pretrained", "mirror", "augment", "images", "seed", "time_budget",
+            "recipe", "mask_label", "window", "size", "sessions", "scan_types", "preset", "kimg", "pretrained", "images", "seed", "time_budget",
         ),
         outputs={
             "report": ("MEDGAN_REPORT", "One HTML file to read first, with figures, log and what became of every scan."),
@@ -73,7 +74,7 @@ TASKS = {
         label="medgan: check the data before a training",
         description="Reads the scans stored here as a training would and returns counts, warnings, a sheet of images and the predicted time on a GPU. "
         "Trains nothing, needs no GPU. The form can be left as it is.",
-        form=("recipe", "mask_label", "window", "size", "preset", "kimg", "mirror", "augment", "seed"),
+        form=("recipe", "mask_label", "window", "size", "sessions", "scan_types", "preset", "kimg", "seed"),
         # A label of its own: a check's findings are looked for apart from the reports of trainings.
         outputs={"report": ("MEDGAN_CHECK", "One HTML file to read first, what became of every scan, a sheet of images and the plan.")},
         wrapper="medgan: check the data of this {level}",
@@ -144,7 +145,8 @@ def command_definition(settings: type, variant: str = "docker", task: str = "tra
         "command-line": task,
         "override-entrypoint": False,
         "mounts": [{"name": "input", "writable": False, "path": "/input"}, {"name": "output", "writable": True, "path": "/output"}],
-        "environment-variables": {environment_name(field.name): f"#{field.name}#" for field in fields},
+        "environment-variables": {environment_name(field.name): f"#{field.name}#" for field in fields}
+        | {environment_name(name.replace("-", "_")): f"#{name}#" for name in FED},
         "ports": {},
         "inputs": [*map(_form_input(settings), fields), *_fed_inputs()],
         "outputs": [
@@ -162,12 +164,12 @@ def command_definition(settings: type, variant: str = "docker", task: str = "tra
 
 def form_fields(settings: type, task: str = "train") -> list[dataclasses.Field[Any]]:
     """The fields of the settings that a task's form shows, in the form's order."""
-    known = {field.name: field for field in dataclasses.fields(settings)}
+    known = {field.name: field for field in (*dataclasses.fields(settings), *dataclasses.fields(SourceConfig))}
     return [known[name] for name in TASKS[task].form if name in known]
 
 
 def _form_input(settings: type) -> Callable[[dataclasses.Field[Any]], dict[str, Any]]:
-    hints = typing.get_type_hints(settings)
+    hints = typing.get_type_hints(settings) | typing.get_type_hints(SourceConfig)
 
     def write(field: dataclasses.Field[Any]) -> dict[str, Any]:
         # Only these types exist in XNAT; any other word silently becomes "string". It does not check numbers: our own command line does.
@@ -190,12 +192,12 @@ def _form_input(settings: type) -> Callable[[dataclasses.Field[Any]], dict[str, 
     return write
 
 
+FED = {"target": "XNAT's address of what was launched on.", "project-id": "The project that holds it."}
+"""Inputs that the wrappers fill, so that no form shows them."""
+
+
 def _fed_inputs() -> list[dict[str, Any]]:
-    """Inputs that the wrappers fill, so that no form shows them: the object launched on, and its project."""
-    return [
-        {"name": "target", "description": "XNAT's address of what was launched on.", "type": "string", "required": False},
-        {"name": "project-id", "description": "The project that holds it.", "type": "string", "required": False},
-    ]
+    return [{"name": name, "description": text, "type": "string", "required": False} for name, text in FED.items()]
 
 
 def _wrapper(task: Task, level: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from medgan.config import environment_name
 from medgan.errors import ConfigError
+from plugin.target import SourceConfig
 
 FORM_FIELDS = 12
 # varchar(255) in XNAT's database; these three are TEXT.
@@ -446,7 +447,8 @@ def _environment(command: Object, settings: type) -> Problems:
     options = {
         str(parameter.envvar) for name in ([line] if line in words else words) for parameter in words[name].params if parameter.envvar
     }
-    defaults = {environment_name(field.name): default_text(field.default) for field in dataclasses.fields(settings)}
+    fields = (*dataclasses.fields(settings), *dataclasses.fields(SourceConfig))
+    defaults = {environment_name(field.name): default_text(field.default) for field in fields}
     replaced = {entry.get("replacement-key") or f"#{entry.get('name')}#": entry for entry in command.get("inputs", [])}
     for name, value in command.get("environment-variables", {}).items():
         if not name.startswith("MEDGAN_"):

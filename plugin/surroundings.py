@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import pwd
+import re
 import runpy
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import medgan
 from medgan.errors import ConfigError, InputError, OutputError
-from medgan.runs import check_writable, commit
+from medgan.runs import RESULTS, check_writable, commit
 
 BANNER_LINES = 12
 # A project mount can hold a million files on a network disk; beyond this the banner says "at least".
@@ -64,6 +65,20 @@ def refuse_left_over_keys(environment: Mapping[str, str]) -> None:
             f"{names}: the platform put no value in the place of the key",
             fix="give the command an input of that name (python -m plugin.xnat lint FILE finds such keys), or leave the variable blank",
         )
+
+
+def checked_run_name(given: str | None) -> str:
+    """The run's name: as given, in XNAT `run-<workflow id>`, else none.
+
+    XNAT merges a second run into the same resource and overwrites equal names, so its runs always get a folder of their own.
+
+    Raises:
+        ConfigError: The name is not a plain folder name.
+    """
+    name = given or (f"run-{os.environ['XNAT_WORKFLOW_ID']}" if os.environ.get("XNAT_WORKFLOW_ID") else "")
+    if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
+        raise ConfigError("--run-name is not a plain folder name", fix="use letters, digits, dots, dashes and underscores")
+    return name
 
 
 def _is_key(value: str) -> bool:
@@ -128,12 +143,18 @@ def check_input(folder: Path, name: str) -> None:
         raise InputError(f"{name} does not exist", fix=fix)
     if not os.access(folder, os.R_OK):
         raise InputError(f"{name} cannot be read by uid {os.geteuid()}", fix="--user of somebody who may read it")
-    if folder.is_dir() and next(_files(folder), None) is None:
-        raise InputError(f"{name} is empty", fix=fix)
+    if not has_scans(folder):
+        raise InputError(f"{name} is empty", fix=f"{fix}; or --source rest")
+
+
+def has_scans(folder: Path) -> bool:
+    """Whether there is anything to read: results of earlier runs, which XNAT mounts with a session, are no scans."""
+    return folder.is_file() or next(_files(folder), None) is not None
 
 
 def _files(folder: Path) -> Iterator[str]:
-    for _, _, names in os.walk(folder):
+    for _, subfolders, names in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(RESULTS)]
         yield from (name for name in names if not name.endswith("_catalog.xml"))
 
 

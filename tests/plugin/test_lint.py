@@ -70,7 +70,7 @@ def secret(identifier: str) -> Callable[[Command], None]:
     return put("secrets", [{"source": source, "destination": {"type": "environment-variable", "identifier": identifier}}])
 
 
-# Input 0 is the select `recipe`, 1 `window`, 2 `kimg`; the last two are `target` and `project-id`.
+# Input 0 is the select `recipe`, 1 `window`, 2 `sessions`, 3 `scan_types`, 4 `kimg`; the last two are `target` and `project-id`.
 REFUSED_BY_XNAT = [
     (put("name", " "), "command: name is blank"),
     (put("image", ""), "image is blank"),
@@ -84,12 +84,12 @@ REFUSED_BY_XNAT = [
     (put("mounts.0.name", ""), "a mount has no name"),
     (put("mounts.0.path", ""), "path is blank"),
     (double("mounts"), "mount 'input' is there twice"),
-    (put("inputs.2.name", ""), "a input has no name"),
-    (put("inputs.2.name", "k img"), "only letters, digits, _ and -"),
+    (put("inputs.4.name", ""), "a input has no name"),
+    (put("inputs.4.name", "k img"), "only letters, digits, _ and -"),
     (double("inputs"), "input 'recipe' is there twice"),
-    (put("inputs.2.multiple-delimiter", "tab"), "unknown multiple-delimiter"),
+    (put("inputs.4.multiple-delimiter", "tab"), "unknown multiple-delimiter"),
     (drop("inputs.0.select-values"), "a select without select-values"),
-    (put("inputs.2.select-values", ["1"]), "select-values, but the type is number"),
+    (put("inputs.4.select-values", ["1"]), "select-values, but the type is number"),
     (put("inputs.0.default-value", "ct-lung"), "default 'ct-lung' is not among select-values"),
     (put("outputs.0.name", ""), "a output has no name"),
     (put("outputs.0.name", "re port"), "only letters, digits, _ and -"),
@@ -122,7 +122,7 @@ REFUSED_BY_XNAT = [
     (put("xnat.0.output-handlers.0.label", ""), "a Resource without label"),
     (drop("xnat.0.output-handlers.4"), "no handler takes the output 'checkpoint'"),
     (put("shm-size", "2g"), "shm-size is not a whole number"),
-    (put("inputs.2.default-value", ["1"]), "default-value is not one value"),
+    (put("inputs.4.default-value", ["1"]), "default-value is not one value"),
     (put("inputs", {"name": "x"}), "inputs is not a list"),
     (put("environment-variables", ["A=1"]), "environment-variables is not an object"),
     (put("xnat.0.contexts", "site"), "contexts is not a list"),
@@ -130,8 +130,8 @@ REFUSED_BY_XNAT = [
 ]  # fmt: skip
 
 TAKEN_IN_SILENCE = [
-    (put("inputs.2.type", "float"), "unknown type 'float', which XNAT turns into string"),
-    (put("inputs.2.user-settable", True), "input 'kimg': unknown key 'user-settable'"),
+    (put("inputs.4.type", "float"), "unknown type 'float', which XNAT turns into string"),
+    (put("inputs.4.user-settable", True), "input 'kimg': unknown key 'user-settable'"),
     (put("constraints", []), "unknown key 'constraints'"),
     (put("xnat.0.external-inputs.0.provides-file-for-command-mount", "input"), "unknown key 'provides-file-for-command-mount'"),
     (put("gpus", "all"), "gpus does not do what it says"),
@@ -146,7 +146,7 @@ TAKEN_IN_SILENCE = [
     (put("environment-variables.MEDGAN_KIMG", "#kimgg#"), "nothing replaces #kimgg#"),
     (put("xnat.0.output-handlers.0.label", "MEDGAN_#run#"), "nothing replaces #run#"),
     (put("outputs.0.path", "report/#name#"), "nothing replaces #name#"),
-    (put("inputs.2.label", "x" * 256), "label is longer than the 255 characters"),
+    (put("inputs.4.label", "x" * 256), "label is longer than the 255 characters"),
     (put("xnat.0.contexts.0", "xnat:" + "x" * 256), "contexts is longer than the 255 characters"),
     (put("environment-variables.MEDGAN_KIMG", "x" * 256), "environment-variables is longer than"),
     (put("mounts.0.name", "Input"), "Kubernetes takes lower-case letters"),
@@ -157,12 +157,12 @@ TAKEN_IN_SILENCE = [
     (put("outputs.1.path", "report"), "needs a path of its own"),
     (put("environment-variables.MEDGAN_KIMGS", "5"), "MEDGAN_KIMGS: the command line has no such option"),
     (put("environment-variables.KIMG", "#kimg#"), "only MEDGAN_ variables are read"),
-    (put("inputs.2.default-value", "25000"), "default '25000', but the command line's is '10'"),
+    (put("inputs.4.default-value", "25000"), "default '25000', but the command line's is '10'"),
     (drop("environment-variables.MEDGAN_KIMG"), "input 'kimg': a field of the form that nothing reads"),
-    (drop("inputs.2.default-value"), "has no default-value"),
-    (drop("inputs.2.label"), "has no label"),
-    (drop("inputs.2.description"), "has no description"),
-    (put("inputs.2.default-value", "10; ls"), "XNAT aborts a launch"),
+    (drop("inputs.4.default-value"), "has no default-value"),
+    (drop("inputs.4.label"), "has no label"),
+    (drop("inputs.4.description"), "has no description"),
+    (put("inputs.4.default-value", "10; ls"), "XNAT aborts a launch"),
     (put("inputs.0.select-values.1", "T1 (post)"), "XNAT aborts a launch"),
     (put("override-entrypoint", True), "override-entrypoint hands the command line to a shell"),
     (put("command-line", "train --kimg #kimg#"), "more than constant words"),
