@@ -19,8 +19,10 @@ import medgan
 from medgan.config import options_from, resolve
 from medgan.errors import ConfigError, InputError
 from medgan.runs import write_json
-from plugin.container import Run, checked_run_name, mounted_weights, perform
-from plugin.surroundings import Folders, default_work
+from plugin.container import Run, mounted_weights, perform
+from plugin.source import Remote
+from plugin.surroundings import Folders, checked_run_name, default_work
+from plugin.target import SourceConfig
 
 FOLDER = click.Path(path_type=Path, readable=False)
 RECIPE = "mr"
@@ -82,7 +84,9 @@ def bids_command(settings: type, run: Run) -> click.Command:
             return result
 
         folders = Folders(input=bids_dir, output=output_dir, work=scratch, weights=weights or mounted_weights())
-        status = perform(on_chosen, config, folders, run_name=name, check_only=False, quiet=quiet)
+        source = SourceConfig(source="mount")
+        remote = Remote(source, needed=False)
+        status = perform(on_chosen, config, folders, source=source, remote=remote, run_name=name, check_only=False, quiet=quiet)
         if work is None and status != "partial":
             shutil.rmtree(scratch, ignore_errors=True)
 

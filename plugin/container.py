@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -21,10 +20,16 @@ import click
 import medgan
 from medgan.cli import as_problem, run_and_exit
 from medgan.config import environment_name, options_from, resolve
-from medgan.errors import ConfigError, MedganError, Preempted, redacted_trace
+from medgan.errors import MedganError, Preempted, redacted_trace
 from medgan.runs import atomic, check_writable, commit, sweep, utc_now, write_json, write_text
 from medgan.signals import on_stop, preemptible
-from plugin.surroundings import Folders, banner, check_input, default_work, prepare_output, redirect_caches, refuse_left_over_keys
+from plugin.live import watching
+from plugin.results import labels, send_results
+from plugin.source import Remote, earlier_state, find_input
+from plugin.surroundings import Folders, banner, checked_run_name, default_work, prepare_output, redirect_caches, refuse_left_over_keys
+from plugin.target import SourceConfig
+
+logger = logging.getLogger("medgan.plugin")
 
 RESOURCES = ("report", "synthetic", "metrics", "model", "checkpoint")
 """The sub-folders of /output, one per XNAT resource. XNAT takes every child of each and refuses an empty one."""
@@ -32,7 +37,7 @@ RESOURCES = ("report", "synthetic", "metrics", "model", "checkpoint")
 DEFAULTS = {"input": Path("/input"), "output": Path("/output"), "weights": Path("/weights")}
 
 Run = Callable[..., Any]
-"""`run_job(config, input=, output=, work=, weights=, run_name=, check_only=)`, which fills the folders of RESOURCES."""
+"""`run_job(config, input=, output=, work=, weights=, run_name=, check_only=, earlier=)`, which fills the folders of RESOURCES."""
 
 
 def main() -> None:
@@ -96,19 +101,21 @@ def _command(settings: type, run: Run, name: str, check_only: bool, text: str) -
         "--run-name", envvar="MEDGAN_RUN_NAME", help="sub-folder of this run in every result folder  [default: in XNAT, run-<workflow id>]"
     )
     @click.option("--quiet", is_flag=True, default=False, envvar="MEDGAN_QUIET", help="no banner")
+    @options_from(SourceConfig)
     @options_from(settings)
     def command(
         input: Path | None, output: Path | None, work: Path | None, weights: Path | None, run_name: str | None, quiet: bool, **flags: Any
     ) -> None:
-        config, name_of_run = resolve(settings(), flags), checked_run_name(run_name)
-        source, target = input or DEFAULTS["input"], output or DEFAULTS["output"]
+        config, source, name_of_run = resolve(settings(), flags), resolve(SourceConfig(), flags), checked_run_name(run_name)
+        remote = Remote(source, needed=source.source == "rest" or source.upload or source.live > 0)
+        read, target = input or DEFAULTS["input"], output or DEFAULTS["output"]
         folders = Folders(
-            input=source,
+            input=read,
             output=target,
-            work=work or default_work(name, source.absolute(), target.absolute(), name_of_run, config),
+            work=work or default_work(name, read.absolute(), target.absolute(), name_of_run, config, source),
             weights=weights or mounted_weights(),
         )
-        status = perform(run, config, folders, run_name=name_of_run, check_only=check_only, quiet=quiet)
+        status = perform(run, config, folders, source=source, remote=remote, run_name=name_of_run, check_only=check_only, quiet=quiet)
         if work is None and status != "partial":
             # RESULT is said: a stop has nothing left to stop.
             with on_stop(lambda: None):
@@ -128,22 +135,10 @@ def _folder(name: str, text: str) -> Callable[[Any], Any]:
     )
 
 
-def checked_run_name(given: str | None) -> str:
-    """The run's name: as given, in XNAT `run-<workflow id>`, else none.
-
-    XNAT merges a second run into the same resource and overwrites equal names, so its runs always get a folder of their own.
-
-    Raises:
-        ConfigError: The name is not a plain folder name.
-    """
-    name = given or (f"run-{os.environ['XNAT_WORKFLOW_ID']}" if os.environ.get("XNAT_WORKFLOW_ID") else "")
-    if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
-        raise ConfigError("--run-name is not a plain folder name", fix="use letters, digits, dots, dashes and underscores")
-    return name
-
-
 @told_to_stop()
-def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_only: bool, quiet: bool) -> str:
+def perform(
+    run: Run, config: Any, folders: Folders, *, source: SourceConfig, remote: Remote, run_name: str, check_only: bool, quiet: bool
+) -> str:
     """Run one job between its folders; print RESULT as the last line of stdout.
 
     Returns:
@@ -165,18 +160,25 @@ def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_onl
         try:
             if not quiet:
                 print("\n".join(banner(folders)), file=sys.stderr, flush=True)
-            check_input(folders.input, _shown("input", folders.input))
             with preemptible():
-                result = run(
-                    config,
-                    input=folders.input,
-                    output=folders.output,
-                    work=folders.work,
-                    weights=folders.weights,
-                    run_name=run_name,
-                    check_only=check_only,
-                )
-            fill(folders.output, run_name, "the data check does not make this" if check_only else "this run made nothing here")
+                scans = find_input(source, folders, remote, _shown("input", folders.input))
+                resume = "new" if check_only else getattr(config, "resume", "new")
+                earlier = earlier_state(source, folders, remote, run_name=run_name, resume=resume)
+                with watching(source.live, remote, folders.work, run_name):
+                    result = run(
+                        config,
+                        input=scans,
+                        output=folders.output,
+                        work=folders.work,
+                        weights=folders.weights,
+                        run_name=run_name,
+                        check_only=check_only,
+                        earlier=earlier,
+                    )
+                fill(folders.output, run_name, "the data check does not make this" if check_only else "this run made nothing here")
+                if source.upload:
+                    _keep_log(log, report)
+                    _upload(remote, folders.output, run_name)
         except Preempted as stop:
             preempted = stop
         except Exception as error:
@@ -184,13 +186,26 @@ def perform(run: Run, config: Any, folders: Folders, *, run_name: str, check_onl
             with contextlib.suppress(OSError):
                 _leave_failure(report, problem, error, log)
             raise problem from None
-        with atomic(report / "run.log") as temporary:
-            shutil.copyfile(log, temporary)
+        _keep_log(log, report)
     if preempted:
         raise preempted
     fields = result.fields()
     print("RESULT " + " ".join(f"{name}={value}" for name, value in fields.items()), flush=True)
     return str(fields["status"])
+
+
+def _keep_log(log: Path, report: Path) -> None:
+    with atomic(report / "run.log") as temporary:
+        shutil.copyfile(log, temporary)
+
+
+def _upload(remote: Remote, output: Path, run_name: str) -> None:
+    """Send the results to XNAT."""
+    if os.environ.get("XNAT_WORKFLOW_ID"):
+        logger.info("XNAT stores the results of its own launches: --upload has nothing to do")
+        return
+    with remote.writing() as connection:
+        send_results(connection, remote.target, output, labels(output, run_name), run_name)
 
 
 def _shown(name: str, folder: Path) -> str:

@@ -17,7 +17,7 @@ from medgan.config import setting, to_json
 from medgan.data import RECIPES
 from medgan.data.prepare import PrepareConfig
 from medgan.data.recipe import SPLITS
-from medgan.errors import ConfigError, PrivacyError
+from medgan.errors import ConfigError, InputError, PrivacyError, ResumeError
 from medgan.training.config import PRESETS, TrainConfig, preset
 
 if TYPE_CHECKING:
@@ -102,9 +102,10 @@ class JobConfig:
     seed: int = setting(0, "seed of split, weights and all draws", label="Seed")
     resume: str = setting(
         "auto",
-        "auto: go on from the state in the scratch folder or in /output/checkpoint, if there is one; new: start over; or a checkpoint folder",
+        "auto: go on from the state in the scratch folder, in /output/checkpoint or of an earlier run in XNAT, if there is one that fits;"
+        " checkpoint: insist on an earlier run's; new: start over; or a checkpoint folder",
         label="Resume",
-        metavar="auto|new|PATH",
+        metavar="auto|new|checkpoint|PATH",
     )
     time_budget: str = setting("", "stop after this long, e.g. 20h, keep the state and give back the best so far", label="Time budget")
 
@@ -162,7 +163,15 @@ class JobResult:
 
 
 def run_job(
-    config: JobConfig, *, input: Path, output: Path, work: Path, weights: Path | None = None, run_name: str = "", check_only: bool = False
+    config: JobConfig,
+    *,
+    input: Path,
+    output: Path,
+    work: Path,
+    weights: Path | None = None,
+    run_name: str = "",
+    check_only: bool = False,
+    earlier: Path | None = None,
 ) -> JobResult:
     """Scans (or a dataset) in `input` to the result folders of `output`.
 
@@ -177,8 +186,10 @@ def run_job(
         weights: Folder with pretrained files, or None.
         run_name: Sub-folder of this run in each result folder, or empty.
         check_only: Stop after the data check.
+        earlier: Run folder with the state of an earlier run, from which this one goes on, or None.
 
     Raises:
+        ResumeError: `--resume checkpoint`, and the earlier run had other data, seed or settings.
         MedganError: Any problem of the stages, with its exit code.
     """
     from medgan import runs
@@ -188,13 +199,15 @@ def run_job(
     started = runs.utc_now()
     run = work / "run"
     folders = _Folders(output, run_name)
+    if config.resume == "checkpoint" and earlier is None and not check_only:
+        raise InputError("there is no state of an earlier run", fix="--resume auto or new")
     # Cheap failures first: the settings were checked when they were made, now the weights, before hours of work.
     evaluator = None if check_only else evaluator_for(config.training(config.resolution()), weights, cache=work / "features")
     if config.pretrained and not check_only:
         find_network(config.pretrained, weights)
     runs.sweep(run)
     if not check_only:
-        _take_over(config.resume, folders("checkpoint"), run)
+        _take_over(config.resume if earlier is None else str(earlier), folders("checkpoint"), run)
     data = dataset_for(config, input, work / "dataset.zip", cache=run / runs.DECODED)
     if check_only:
         from medgan.commands.check import check
@@ -208,7 +221,16 @@ def run_job(
         return JobResult(CHECKED, numbers)
     train_config = config.training(data.resolution)
     resume = "new" if config.resume == "new" else "auto"
-    trained = run_training(train_config, data, run, weights=weights, resume=resume, evaluator=evaluator)
+    try:
+        trained = run_training(train_config, data, run, weights=weights, resume=resume, evaluator=evaluator)
+    except ResumeError as error:
+        if earlier is None or config.resume != "auto":
+            raise
+        # Nobody asked for it: another training on the same scans is no continuation.
+        log.warning("the state of an earlier run is not this one's, which begins anew: %s", error.message)
+        for name in (runs.STATE, *GOES_ON):
+            _remove(run / name)
+        trained = run_training(train_config, data, run, weights=weights, resume="new", evaluator=evaluator)
     _generate(config, run)
     audited = _audit(config, data, run, folders, weights)
     numbers = _evaluate(train_config, data, run, evaluator)

@@ -47,13 +47,23 @@ class Result:
         return self.values
 
 
-def run(config: Settings, *, input: Path, output: Path, work: Path, weights: Path | None, run_name: str, check_only: bool) -> Result:
+def run(
+    config: Settings, *, input: Path, output: Path, work: Path, weights: Path | None, run_name: str, check_only: bool, earlier: Path | None
+) -> Result:
     how = os.environ["HOW"]
     if how == "environment":
         (output / "report" / run_name).mkdir(parents=True, exist_ok=True)
         names = ("HOME", "USER", "MPLCONFIGDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "MEDGAN_CACHE")
         seen = {name: os.environ.get(name, "") for name in names} | {"settings": to_json(config), "weights": str(weights)}
         (output / "report" / run_name / "seen.json").write_text(json.dumps(seen))
+    if how == "read":
+        # What the job was given to read and to go on from, and what a process that it starts would inherit.
+        files = sorted(path.relative_to(input).as_posix() for path in input.rglob("*") if path.is_file())
+        state = (earlier / "checkpoint" / "state.pt").read_text() if earlier else ""
+        shown = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
+        words = {"argv": sys.argv, "title": Path("/proc/self/cmdline").read_bytes().decode(), "environment": shown}
+        (output / "report" / run_name).mkdir(parents=True, exist_ok=True)
+        (output / "report" / run_name / "seen.json").write_text(json.dumps({"files": files, "earlier": state, **words}))
     if how == "data":
         raise DataError("0 of 812 slices kept", fix="--mask-label 1")
     if how == "bug":
