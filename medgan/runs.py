@@ -42,6 +42,9 @@ SNAPSHOTS = "snapshots"
 AUDIT = "audit"
 REPORT = "report.html"
 
+GOES_ON = (CONFIG, STATS, EVALUATIONS, PRETRAINED, BUNDLE)
+"""What a run that goes on from a state takes with it: its settings, its curves and the best network so far."""
+
 RESULTS = "MEDGAN_"
 """How XNAT's resources with results of ours begin. They lie beside the scans of a session: synthetic images must never become scans."""
 

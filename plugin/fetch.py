@@ -142,7 +142,7 @@ def fetch(connection: Connection, target: Target, filters: Filters, into: Path) 
     with bar("listing") as step:
         plan = [(resource, connection.files(resource.path)) for resource in resources_of(connection, target, filters, step)]
     plan = [(resource, [file for file in files if not file.name.endswith("_catalog.xml")]) for resource, files in plan]
-    wanted = {into / resource.folder / _inside(file.name): file for resource, files in plan for file in files}
+    wanted = {into / resource.folder / inside(file.name): file for resource, files in plan for file in files}
     if not wanted:
         raise InputError(
             "XNAT holds no file of a scan there" + (" that fits the filters" if filters else ""),
@@ -154,7 +154,7 @@ def fetch(connection: Connection, target: Target, filters: Filters, into: Path) 
     with bar("fetching") as step:
         done = 0
         for resource, files in plan:
-            _fetch_resource(connection, resource, [file for file in files if into / resource.folder / _inside(file.name) in missing], into)
+            _fetch_resource(connection, resource, [file for file in files if into / resource.folder / inside(file.name) in missing], into)
             done += len(files)
             step(done, len(wanted))
     size = sum(path.stat().st_size for path in wanted)
@@ -162,7 +162,7 @@ def fetch(connection: Connection, target: Target, filters: Filters, into: Path) 
     return len(wanted)
 
 
-def _inside(name: str) -> PurePosixPath:
+def inside(name: str) -> PurePosixPath:
     """A file's name within its resource as a path that stays in it."""
     return PurePosixPath(*(_folder_name(part) for part in name.split("/")))
 
@@ -209,7 +209,7 @@ def _fetch_resource(connection: Connection, resource: Resource, files: list[Stor
         for name, file in missing.items():
             part = Path(scratch) / "file"
             connection.download(f"{resource.path}/files/{quoted(*name.split('/'))}", part, size=file.size, md5=file.md5)
-            _place(part, folder / _inside(name))
+            _place(part, folder / inside(name))
 
 
 def _by_zip(connection: Connection, resource: Resource, missing: dict[str, Stored], folder: Path, archive: Path) -> None:
@@ -228,7 +228,7 @@ def _by_zip(connection: Connection, resource: Resource, missing: dict[str, Store
                 with content.open(member) as source, part.open("wb") as target:
                     size, md5 = _copy(source, target, at_most=member.file_size if file.size < 0 else file.size)
                 if file.equals(size, md5):
-                    _place(part, folder / _inside(name))
+                    _place(part, folder / inside(name))
                     del missing[name]
 
 

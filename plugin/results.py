@@ -18,8 +18,9 @@ from pathlib import Path
 
 from medgan.errors import OutputError
 from medgan.progress import bar
-from medgan.runs import STATUS
+from medgan.runs import GOES_ON, PART, STATE, STATUS
 from plugin.command import TASKS
+from plugin.fetch import inside
 from plugin.rest import Connection, quoted
 from plugin.target import Target
 
@@ -186,13 +187,14 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def fetch_state(connection: Connection, target: Target, name: str, run: Path) -> None:
-    """Bring a state of the checkpoint resource, with its settings where they are there, as the run folder `run`."""
+    """Bring a state of the checkpoint resource, with what stands beside it (GOES_ON), as the run folder `run`."""
     resource = resource_path(target, CHECKPOINT)
-    there = {file.name: file for file in connection.files(resource)}
-    settings = name.rpartition("/")[0] + "/config.json" if "/" in name else "config.json"
-    for source, place in ((settings, run / "config.json"), (name, run / "checkpoint" / "state.pt")):
-        if source in there:
-            file, part = there[source], place.with_name(place.name + ".part")
+    folder = name[: name.rfind("/") + 1]
+    for file in connection.files(resource):
+        beside = file.name.removeprefix(folder) if file.name.startswith(folder) else ""
+        if file.name == name or beside.partition("/")[0] in GOES_ON:
+            place = run / STATE if file.name == name else run / inside(beside)
+            part = place.with_name(place.name + PART)
             place.parent.mkdir(parents=True, exist_ok=True)
-            connection.download(f"{resource}/files/{quoted(*source.split('/'))}", part, size=file.size, md5=file.md5)
+            connection.download(f"{resource}/files/{quoted(*file.name.split('/'))}", part, size=file.size, md5=file.md5)
             part.replace(place)

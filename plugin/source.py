@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from medgan.errors import ConfigError, InputError, MedganError, OutputError
-from medgan.runs import STATE
+from medgan.runs import GOES_ON, STATE
 from plugin.credentials import Site, ask, site
 from plugin.fetch import fetch, scans_of, sessions_of
 from plugin.rest import Connection
@@ -158,8 +158,9 @@ def earlier_state(config: SourceConfig, folders: Folders, remote: Remote, *, run
     if found := _state_on_disk(config, folders):
         (run / "checkpoint").mkdir(parents=True)
         (run / "checkpoint" / "state.pt").symlink_to(found.absolute())
-        if (settings := found.with_name("config.json")).exists():
-            shutil.copyfile(settings, run / "config.json")
+        for beside in (found.with_name(name) for name in GOES_ON):
+            if beside.exists():
+                (run / beside.name).symlink_to(beside.absolute())
         return run
     if remote:
         try:

@@ -41,8 +41,6 @@ RELEASED = {
 }
 
 STATE = "state.pt"
-GOES_ON = ("config.json", "stats.jsonl", "metrics.jsonl", "pretrained.json", "bundle")
-"""What stands in checkpoint/ beside the state: a run that goes on from there has the curves and the best network so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,8 +204,7 @@ def run_job(
     if config.pretrained and not check_only:
         find_network(config.pretrained, weights)
     runs.sweep(run)
-    if not check_only:
-        _take_over(config.resume if earlier is None else str(earlier), folders("checkpoint"), run)
+    taken = not check_only and _take_over(config.resume if earlier is None else str(earlier), folders("checkpoint"), run)
     data = dataset_for(config, input, work / "dataset.zip", cache=run / runs.DECODED)
     if check_only:
         from medgan.commands.check import check
@@ -224,12 +221,14 @@ def run_job(
     try:
         trained = run_training(train_config, data, run, weights=weights, resume=resume, evaluator=evaluator)
     except ResumeError as error:
-        if earlier is None or config.resume != "auto":
+        if earlier is None or not taken:
+            raise
+        for name in (runs.STATE, *runs.GOES_ON):
+            _remove(run / name)
+        if config.resume != "auto":
             raise
         # Nobody asked for it: another training on the same scans is no continuation.
         log.warning("the state of an earlier run is not this one's, which begins anew: %s", error.message)
-        for name in (runs.STATE, *GOES_ON):
-            _remove(run / name)
         trained = run_training(train_config, data, run, weights=weights, resume="new", evaluator=evaluator)
     _generate(config, run)
     audited = _audit(config, data, run, folders, weights)
@@ -348,13 +347,16 @@ class _Folders:
                     _remove(file)
 
 
-def _take_over(resume: str, left: Path, run: Path) -> None:
+def _take_over(resume: str, left: Path, run: Path) -> bool:
     """Bring the state of an earlier job into the run folder, unless the one there is as far.
 
     Args:
         resume: `auto`, `new`, or where the state is: a checkpoint folder, a run folder or the file.
         left: Where the same job leaves it, for `auto`.
         run: The run folder.
+
+    Returns:
+        Whether it was brought.
 
     Raises:
         ConfigError: The path holds no state.
@@ -363,21 +365,22 @@ def _take_over(resume: str, left: Path, run: Path) -> None:
     from medgan.training.state import images_shown
 
     if resume == "new":
-        return
+        return False
     given = left if resume == "auto" else Path(resume)
     state = next((path for path in (given, given / STATE, given / runs.STATE) if path.is_file()), None)
     if state is None:
         if resume == "auto":
-            return
+            return False
         raise ConfigError("--resume names no saved state", fix="--resume auto, new, or the path of a checkpoint folder")
     own = run / runs.STATE
     if own.exists() and images_shown(own) >= images_shown(state):
-        return
+        return False
     folder = given if given.is_dir() else state.parent
-    for name in GOES_ON:
+    for name in runs.GOES_ON:
         _remove(run / name)
         _copy(folder / name, run / name)
     _copy(state, own)
+    return True
 
 
 def _remove(path: Path) -> None:
@@ -430,7 +433,7 @@ def _export(config: JobConfig, run: Path, folders: _Folders, trained: Trained) -
     _copy(run / runs.AUDIT / "audit.json", folders("metrics") / "audit.json")
     _export_model(run / runs.BUNDLE, folders("model"))
     if trained.status == "partial":
-        for name in GOES_ON:
+        for name in runs.GOES_ON:
             _copy(run / name, checkpoint / name)
         _copy(run / runs.STATE, checkpoint / STATE)
     _export_report(config, run, folders)
@@ -438,7 +441,7 @@ def _export(config: JobConfig, run: Path, folders: _Folders, trained: Trained) -
     if trained.status != "partial":
         runs.write_text(checkpoint / "README.txt", "The training is complete: there is no state to resume from.\n")
         # Only now: a job that was killed on the way here goes on from it.
-        for name in (STATE, *GOES_ON):
+        for name in (STATE, *runs.GOES_ON):
             _remove(checkpoint / name)
 
 

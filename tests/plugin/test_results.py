@@ -151,15 +151,26 @@ def test_the_newest_state_is_the_last_run_s_and_within_it_the_final_one(xnat: Xn
     assert newest("run-1") == ""
 
 
-def test_a_state_comes_back_as_a_run_folder(xnat: XnatServer, tmp_path: Path):
-    liver(xnat).resource("MEDGAN_CHECKPOINT", {"run-9/state.pt": b"state", "run-9/config.json": b"{}"})
+def test_a_state_comes_back_as_a_run_folder_with_its_curves_and_best_network(xnat: XnatServer, tmp_path: Path):
+    beside = {"run-9/config.json": b"{}", "run-9/stats.jsonl": b"curve", "run-9/bundle/models/model.pt": b"best"}
+    others = {"run-9/state-20260131T120000Z.pt": b"older", "run-8/state.pt": b"other", "run-9/README.txt": b"text"}
+    liver(xnat).resource("MEDGAN_CHECKPOINT", {"run-9/state.pt": b"state", **beside, **others})
     xnat.faults.add("truncated", "*/state.pt")
     with connect(xnat, InputError) as connection:
         fetch_state(connection, target_of("projects/LIVER"), "run-9/state.pt", tmp_path / "earlier")
     assert {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in (tmp_path / "earlier").rglob("*") if path.is_file()} == {
         "earlier/config.json": b"{}",
+        "earlier/stats.jsonl": b"curve",
+        "earlier/bundle/models/model.pt": b"best",
         "earlier/checkpoint/state.pt": b"state",
     }
+
+
+def test_a_state_s_neighbours_never_lead_out_of_the_run_folder(xnat: XnatServer, tmp_path: Path):
+    resource = liver(xnat).resource("MEDGAN_CHECKPOINT", {"run-9/state.pt": b"state"})
+    resource.store("run-9/bundle/..\\..\\planted", b"planted", overwrite=True)
+    with connect(xnat, InputError) as connection, pytest.raises(InputError, match="no folder can have"):
+        fetch_state(connection, target_of("projects/LIVER"), "run-9/state.pt", tmp_path / "earlier")
 
 
 def test_runs_are_ordered_by_their_number():
