@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medgan.errors import ConfigError, DiskError, InputError, MedganError
-from plugin.fetch import _inside, fetch
+from plugin.fetch import fetch, inside
 from plugin.target import Filters, Target, target_of
 from tests.plugin.sites import CT, LABEL, connect, liver
 from tests.xnat_server import XnatServer
@@ -147,7 +147,7 @@ def test_the_log_counts_and_names_nothing(
 @pytest.mark.parametrize("name", ["../x.dcm", "a/../../x", "/etc/passwd", "a//b", "", "a\\b", "x" * 300])
 def test_a_name_that_leads_out_of_its_folder_is_refused(name: str):
     with pytest.raises(InputError, match="no folder can have"):
-        _inside(name)
+        inside(name)
 
 
 @pytest.mark.parametrize(
