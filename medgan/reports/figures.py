@@ -5,19 +5,14 @@ One small figure per question instead of one large one: four in a row shrink to 
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from medgan.plots import BLUE, DOTS_PER_INCH, GREEN, GREY, ORANGE, SIZE_INCHES, encode, style
 from medgan.reports.results import FID_NAMES, Results, number
 from medgan.reports.verdict import amount, fid_text
 
-# Okabe and Ito's palette for colour-blind readers, without its colours too pale for white paper (contrast below 3:1).
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#007A5A", "#555555"
-SIZE_INCHES = (4.6, 3.2)
-DOTS_PER_INCH = 200
 # Beyond this ratio of largest to smallest FID the good end of a linear axis is a flat line.
 RATIO_FOR_LOG_AXIS = 20
 
@@ -51,64 +46,30 @@ def figures(results: Results) -> list[Figure]:
 
 def png(figure: Figure) -> bytes:
     """A figure as a PNG; equal numbers give equal bytes."""
-    with _style() as matplotlib_figure:
+    with style() as matplotlib_figure:
         canvas = matplotlib_figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
         axes = canvas.add_subplot()
         _panel(axes, figure)
-        return _encode(canvas)
+        return encode(canvas)
 
 
 def sheet(all_figures: list[Figure]) -> bytes:
     """All figures side by side in one PNG, two in a row: the curves.png of the metrics folder."""
     rows = -(-len(all_figures) // 2)
     columns = min(len(all_figures), 2)
-    with _style() as matplotlib_figure:
+    with style() as matplotlib_figure:
         size = (SIZE_INCHES[0] * columns, SIZE_INCHES[1] * rows)
         canvas = matplotlib_figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
         for position, figure in enumerate(all_figures, start=1):
             axes = canvas.add_subplot(rows, columns, position)
             _panel(axes, figure)
-        return _encode(canvas)
-
-
-@contextmanager
-def _style() -> Iterator[Any]:
-    """Give matplotlib's Figure class under our settings only; a user's matplotlibrc would change the bytes."""
-    import matplotlib
-    from matplotlib.figure import Figure as MatplotlibFigure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "font.size": 9.5,
-                "axes.titlesize": 10.5,
-                "axes.titleweight": "bold",
-                "axes.edgecolor": GREY,
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "axes.grid": True,
-                "grid.color": "#DDDDDD",
-                "grid.linewidth": 0.6,
-                "legend.frameon": False,
-                "legend.fontsize": 9,
-                "lines.linewidth": 1.6,
-            }
-        )
-        yield MatplotlibFigure
+        return encode(canvas)
 
 
 def _panel(axes: Any, figure: Figure) -> None:
     figure.draw(axes)
     entries = len(axes.get_legend_handles_labels()[1])
     axes.set_title(figure.title, loc="left", pad=8 + 14 * -(-entries // 2))
-
-
-def _encode(canvas: Any) -> bytes:
-    buffer = io.BytesIO()
-    # Without the Software chunk, which names the matplotlib version, equal pictures are equal files.
-    canvas.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _span(points: Points) -> str:
