@@ -79,11 +79,17 @@ def find_input(config: SourceConfig, folders: Folders, remote: Remote, shown: st
     if config.source == "mount" or (config.source == "auto" and (mounted or not remote)):
         check_input(folders.input, shown)
         return _chosen(config, folders, remote) if config.filters else folders.input
+    into = folders.work / "scans"
     if config.source == "auto":
         log.info("%s holds no scans: they are read from XNAT over REST", shown)
-    into = folders.work / "scans"
-    with remote.reading() as connection:
-        fetch(connection, remote.target, config.filters, into)
+    try:
+        with remote.reading() as connection:
+            fetch(connection, remote.target, config.filters, into)
+    except InputError as error:
+        if config.source == "auto":
+            # Nobody asked for REST: what is wrong first is the mount.
+            raise InputError(f"{shown} is empty, and {error.message}", fix=error.fix) from None
+        raise
     return into
 
 

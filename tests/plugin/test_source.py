@@ -120,6 +120,12 @@ def test_a_stopped_fetch_goes_on(job: Job, xnat: XnatServer):
         (("--target", "LIVER"), {}, 2, "ERROR E_CONFIG --target is no address"),
         (("--source", "mount"), {}, 66, "ERROR E_INPUT --input is empty"),
         ((), {"XNAT_HOST": ""}, 66, "ERROR E_INPUT --input is empty"),
+        (
+            ("--target", "projects/LIVER"),
+            {"XNAT_PASS": "wrong-secret"},
+            66,
+            "ERROR E_INPUT --input is empty, and XNAT refuses user and password",
+        ),
         (("--source", "rest", "--target", "projects/NONE"), {}, 66, "ERROR E_XNAT XNAT has no such thing (404)"),
         (
             ("--source", "rest", "--target", "projects/LIVER"),
