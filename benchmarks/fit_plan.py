@@ -3,6 +3,7 @@
     python benchmarks/fit_plan.py measure > rows.jsonl      # this machine: its CPU, and its GPU where there is one
     python benchmarks/fit_plan.py measure --quick           # two tiny cases, to see that it runs
     python benchmarks/fit_plan.py fit rows.jsonl            # coefficients and their leave-one-out error
+    python benchmarks/fit_plan.py fit benchmarks/plan_cpu.jsonl   # CPU: the stored coefficients
     python benchmarks/fit_plan.py fit --published           # GPU: the official code's tables
 
 `measure` runs each case in a process of its own (real steps of each kind, medgan.training.calibrate) and prints one JSON line
@@ -78,15 +79,6 @@ PUBLISHED = [
     (4, 1024, 32768, 16, 36.95, 23.15, 7.0),
     (8, 1024, 32768, 32, 18.47, 11.66, 7.3),
 ]
-# Trainings measured before this script was there (a prototype of these networks; 2 threads, shared machine; 64 px: median of two runs), and
-# two rows of benchmarks/RESULTS.md: (preset or base, size, batch, s/kimg, peak GB or 0).
-EARLIER = [
-    ("", 32768, 64, 8, 1545.0, 3.28),
-    ("", 16384, 128, 4, 1198.0, 2.19),
-    ("", 16384, 256, 2, 1852.0, 2.25),
-    ("quick", 0, 256, 16, 587.0, 0.0),
-    ("demo", 0, 64, 4, 62.5, 0.0),
-]
 
 
 def published_rows() -> list[dict[str, Any]]:
@@ -102,14 +94,9 @@ def published_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def earlier_rows() -> list[dict[str, Any]]:
-    """The trainings measured earlier as rows of this script."""
-    rows = []
-    for name, base, size, batch, seconds, gigabytes in EARLIER:
-        config = preset(name, size=size) if name else TrainConfig(batch=batch, channel_base=base, augment="none")
-        row = row_of(replace(config, batch=batch), DEVICES["cpu"], size, channels=1, batch_gpu=batch, precision="fp32", threads=2)
-        rows.append(row | {"seconds": seconds / 1000, "bytes": gigabytes * 1e9})
-    return rows
+def measured_rows(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of `measure`."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
 
 
 def row_of(
@@ -230,16 +217,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two tiny cases")
     parser.add_argument("--device", default="", help="cpu, or the class of this machine's GPU; both where empty")
     parser.add_argument("--published", action="store_true", help="fit the official tables")
-    parser.add_argument("--earlier", action="store_true", help="fit the trainings that were measured before this script was there")
     args = parser.parse_args()
     if args.what == "worker":
         worker(json.loads(args.rows))
         return
     if args.what == "fit":
-        if args.published or args.earlier:
-            rows = published_rows() if args.published else earlier_rows()
-        else:
-            rows = [json.loads(line) for line in Path(args.rows).read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+        rows = published_rows() if args.published else measured_rows(Path(args.rows))
         for kind in ("cpu", "cuda"):
             if some := [row for row in rows if DEVICES[row["device"]].kind == kind]:
                 result = fit(some)

@@ -80,12 +80,12 @@ class Fit:
 
 FITS: dict[str, Fit] = {
     "cpu": Fit(
-        time=(3.38, 1281.0, 0.000862),
-        memory=(1.48, 0.0),
-        time_error=(0.60, 0.72),
-        memory_error=(0.10, 0.20),
-        source="provisional: five trainings on two threads of a shared AVX-512 machine, three of them with a prototype of these networks"
-        " (benchmarks/fit_plan.py fit --earlier, 2026-11-22)",
+        time=(21.547, 444.25, 0.00074063),
+        memory=(1.4317, 8.0388e7),
+        time_error=(0.163, 0.597),
+        memory_error=(0.033, 0.117),
+        source="twenty trainings on one and two threads of a quiet AVX2 machine, 32 to 256 px"
+        " (benchmarks/fit_plan.py fit benchmarks/plan_cpu.jsonl, 2026-11-22)",
     ),
     "cuda": Fit(
         time=(2.59, 1.4845, 0.000332),

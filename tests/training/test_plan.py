@@ -133,9 +133,11 @@ def fit_script():
     return module
 
 
-def test_the_stored_gpu_coefficients_are_the_fit_to_the_published_tables():
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_the_stored_coefficients_are_the_fit_to_the_stored_rows(kind: str):
     script = fit_script()
-    fitted, stored = script.fit(script.published_rows()), FITS["cuda"]
+    rows = script.published_rows() if kind == "cuda" else script.measured_rows(ROOT / "benchmarks" / "plan_cpu.jsonl")
+    fitted, stored = script.fit(rows), FITS[kind]
     assert stored.time == pytest.approx(fitted["time"], rel=0.01)
     assert stored.memory == pytest.approx(fitted["memory"], rel=0.01)
     assert stored.time_error == pytest.approx(fitted["time_error"], abs=0.01)
