@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": ("medgan.commands.evaluate:command", "Compare two sets of images: FID and others."),
     "audit": ("medgan.commands.audit:command", "Privacy gate: are training images copied?"),
     "compare": ("medgan.commands.compare:command", "Compare two evaluations, where they may be compared."),
+    "ablate": ("medgan.commands.ablate:command", "Designs of many trainings: the paper's experiments, tests, tables."),
     "report": ("medgan.commands.report:command", "Write one HTML file from what a run folder holds."),
     "info": ("medgan.commands.info:command", "Versions, devices, recipes, metrics, weights present."),
     "weights": ("medgan.commands.weights:command", "List, fetch and verify pretrained files."),

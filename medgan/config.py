@@ -149,28 +149,80 @@ def read_settings(path: Path, cls: type) -> dict[str, Any]:
         raise ConfigError("--config is not a readable JSON file", fix="give the config.json of a run folder") from None
     if not isinstance(values, dict):
         raise ConfigError("--config holds no JSON object", fix="give the config.json of a run folder")
+    return check_settings(values, cls)
+
+
+def check_settings(values: Mapping[str, Any], cls: type, *, called: str = "--config") -> dict[str, Any]:
+    """Settings from JSON, each of a name, type and choice that the settings class knows.
+
+    Args:
+        values: Name -> JSON value.
+        cls: The settings class.
+        called: Where they come from, for messages.
+
+    Raises:
+        ConfigError: A setting is unknown, all such are listed, or not what it should be.
+    """
     known = {field.name: field for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ConfigError(
-            f"--config has unknown settings: {', '.join(unknown)}", fix="remove them, or use the medgan version that wrote the file"
+            f"{called} has unknown settings: {', '.join(unknown)}", fix="remove them, or use the medgan version that wrote the file"
         )
     hints = typing.get_type_hints(cls)
-    return {name: _checked(known[name], hints[name], value) for name, value in values.items()}
+    return {name: _checked(known[name], hints[name], value, called) for name, value in values.items()}
 
 
-def _checked(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
+def words_of(settings: Mapping[str, Any], cls: type) -> list[str]:
+    """Settings as words of a command line, from which `options_from` reads the same settings again."""
+    words = []
+    for field in dataclasses.fields(cls):
+        if field.name not in settings:
+            continue
+        value, flag = settings[field.name], flag_name(field)
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, list | tuple) and field.metadata["nargs"] > 1:
+            words += [flag, *map(str, value)]
+        else:
+            words += [flag, ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]
+    return words
+
+
+def parse_settings(words: Sequence[str], cls: type, *, called: str = "--set") -> dict[str, Any]:
+    """Settings from words NAME=VALUE, the names as of flags or of fields.
+
+    Raises:
+        ConfigError: A word is no NAME=VALUE, names are unknown (all are listed), or a value is not of its type.
+    """
+    pairs = {name.strip().removeprefix("--").replace("-", "_"): value for name, _, value in (word.partition("=") for word in words)}
+    known = {field.name: field for field in dataclasses.fields(cls) if field.metadata.get("help")}
+    unknown = sorted(set(pairs) - set(known))
+    if unknown or any("=" not in word for word in words):
+        raise ConfigError(f"{called} has unknown settings: {', '.join(unknown) or 'a word without ='}", fix=f"{called} kimg=1000")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, text in pairs.items():
+        kind = click.BOOL if hints[name] is bool else _click_type(hints[name], known[name].metadata["choices"])
+        try:
+            values[name] = kind.convert(text, None, None)
+        except click.UsageError as error:
+            raise ConfigError(f"{called} {name}: {error.format_message()}") from None
+    return values
+
+
+def _checked(field: dataclasses.Field[Any], hint: Any, value: Any, called: str) -> Any:
     """A value of a JSON file in the type of its field."""
     choices = field.metadata["choices"]
     if choices and value not in choices:
-        raise ConfigError(f"--config: {field.name} {value!r} is not one of {', '.join(filter(None, choices))}")
+        raise ConfigError(f"{called}: {field.name} {value!r} is not one of {', '.join(filter(None, choices))}")
     if typing.get_origin(hint) is tuple:
         element = typing.get_args(hint)[0]
         if isinstance(value, list) and all(_is_a(element, item) for item in value):
             return tuple(element(item) for item in value)
     elif _is_a(hint, value):
         return hint(value)
-    raise ConfigError(f"--config: {field.name} {value!r} is not of its type", fix="give the config.json of a run folder")
+    raise ConfigError(f"{called}: {field.name} {value!r} is not of its type", fix="give the config.json of a run folder")
 
 
 def _is_a(kind: type, value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,9 +40,9 @@ def style() -> Iterator[Any]:
         yield MatplotlibFigure
 
 
-def encode(canvas: Any) -> bytes:
-    """A matplotlib figure as a PNG."""
+def encode(canvas: Any, said: Mapping[str, str] = {}) -> bytes:
+    """A matplotlib figure as a PNG, with `said` in its text chunks."""
     buffer = io.BytesIO()
     # Without the Software chunk, which names the matplotlib version, equal pictures are equal files.
-    canvas.savefig(buffer, format="png", metadata={"Software": None})
+    canvas.savefig(buffer, format="png", metadata={"Software": None, **said})
     return buffer.getvalue()

@@ -10,8 +10,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from medgan.config import options_from, resolve, setting, to_json
+from medgan.config import options_from, parse_settings, resolve, setting, to_json, words_of
 from medgan.errors import ConfigError
+from medgan.training.config import PRESETS, TrainConfig, preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +105,34 @@ def test_saved_settings_read_back_equal(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_json(config)))
     assert resolve(Example(), {}, config_file=path) == config
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_settings_written_as_words_are_read_as_the_same_settings(name):
+    """Of every preset: what the launcher puts into a command line, `train` takes out again."""
+    found: list[TrainConfig] = []
+
+    @click.command()
+    @options_from(TrainConfig)
+    def command(**flags):
+        found.append(resolve(TrainConfig(), flags))
+
+    config = preset(name, size=256, gpus=1)
+    CliRunner().invoke(command, words_of(to_json(config), TrainConfig), env={}, catch_exceptions=False, standalone_mode=False)
+    assert found == [config]
+
+
+def test_settings_from_words_have_the_types_of_their_fields_and_unknown_ones_are_all_listed():
+    words = ["kimg=5", "--batch-gpu=4", "mirror=yes", "metrics=fid,kid", "augment=none"]
+    assert parse_settings(words, TrainConfig) == {
+        "kimg": 5.0,
+        "batch_gpu": 4,
+        "mirror": True,
+        "metrics": ("fid", "kid"),
+        "augment": "none",
+    }
+    with pytest.raises(ConfigError, match="unknown settings: gama, mirorr"):
+        parse_settings(["mirorr=1", "kimg=3", "gama=2"], TrainConfig)
+    for word in ("kimg=many", "augment=some", "kimg"):
+        with pytest.raises(ConfigError, match="--set"):
+            parse_settings([word], TrainConfig)

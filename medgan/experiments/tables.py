@@ -1,0 +1,43 @@
+"""Tables of an experiment: CSV for machines, LaTeX for a paper."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from medgan.data.dataset import csv_text
+
+_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {c: "\\" + c for c in "&%$#_{}"}
+
+
+def figure(value: float) -> str:
+    """A figure as papers print it: two decimals from 1 on, four significant digits below."""
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.4g}"
+
+
+def latex_text(text: str) -> str:
+    """Text as LaTeX shows it."""
+    return "".join(_SPECIAL.get(character, character) for character in text).replace("±", r"$\pm$")
+
+
+def latex_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str) -> str:
+    """A table environment of plain LaTeX, the first column to the left, the others to the right; no package is needed.
+
+    Args:
+        columns: Heads, as text.
+        rows: Cells, as text.
+        caption: Text below.
+        label: For references, as it is.
+    """
+    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}", r"\hline"]
+    lines += [" & ".join(map(latex_text, columns)) + r" \\", r"\hline"]
+    lines += [" & ".join(map(latex_text, row)) + r" \\" for row in rows]
+    lines += [r"\hline", r"\end{tabular}", rf"\caption{{{latex_text(caption)}}}", rf"\label{{{label}}}", r"\end{table}", ""]
+    return "\n".join(lines)
+
+
+def csv_table(rows: Sequence[Any], kind: type) -> str:
+    """Dataclass instances as CSV, a column per field; what is not known is an empty cell."""
+    columns = [one.name for one in dataclasses.fields(kind)]
+    return csv_text(columns, [{name: "" if (value := getattr(row, name)) is None else value for name in columns} for row in rows])
