@@ -218,7 +218,7 @@ def _checked(field: dataclasses.Field[Any], hint: Any, value: Any, called: str) 
         raise ConfigError(f"{called}: {field.name} {value!r} is not one of {', '.join(filter(None, choices))}")
     if typing.get_origin(hint) is tuple:
         element = typing.get_args(hint)[0]
-        if isinstance(value, list) and all(_is_a(element, item) for item in value):
+        if isinstance(value, list | tuple) and all(_is_a(element, item) for item in value):
             return tuple(element(item) for item in value)
     elif _is_a(hint, value):
         return hint(value)

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import medgan
+from medgan import runs
 from medgan.config import check_settings, options_from, parse_settings, resolve, setting, to_json, words_of
 from medgan.errors import ConfigError, InputError, MedganError, Preempted, ResumeError
-from medgan.experiments.ablation import DESIGNS, EXTRA, MAIN, Design, arms, read_design
+from medgan.experiments.ablation import DESIGNS, EXTRA, MAIN, Design, Experiment, arms, read_design
 from medgan.experiments.launchers import ATTEMPTS, LaunchConfig, Run, Standing, check_names, standing
-from medgan.experiments.plan import PLAN, RUNS, Plan, PlannedData, differences, plan_of
+from medgan.experiments.plan import PLAN, RUNS, Plan, PlannedData, differences, plan_of, runs_of
 from medgan.training.config import PRESETS, TrainConfig, preset
+from medgan.weights import NETWORKS
 
 if TYPE_CHECKING:
     from medgan.data.dataset import Dataset
@@ -97,20 +100,17 @@ def run_command(
 
     The design (runs, seeds, tests, the smallest p they can reach) is written to design.json before anything runs.
     """
-    from medgan import runs
-
     config, launch = resolve(AblateConfig(), flags), resolve(LaunchConfig(), flags)
     design = _changed(read_design(design_name, settings=list(to_json(TrainConfig()))), config, preset_name, changes)
     sets = {MAIN: data, **({EXTRA: extra_data} if extra_data else {}), **_further(also)}
+    names = _chosen(_names(design, sets), only)
     plan, all_runs = _planned(design, sets, out, pretrained=config.pretrained, weights=weights, dry_run=dry_run)
-    check_names(all_runs)
-    chosen = _chosen(all_runs, only)
+    chosen = [run for run in all_runs if run.name in names]
     for note in plan.notes:
         click.echo(f"NOTE {note}", err=True)
     if dry_run:
         click.echo(json.dumps({**plan.to_json(), "commands": [run.command for run in chosen]}, indent=2))
         return
-    runs.check_writable(out, "--out")
     _write_plan(plan, out)
     if launch.launcher == "slurm":
         _on_slurm(chosen, out, launch)
@@ -145,18 +145,30 @@ def _further(also: Sequence[str]) -> dict[str, Path]:
     return {name: Path(path) for name, _, path in pairs}
 
 
+def _arms(design: Design, sets: Mapping[str, Path]) -> list[tuple[Experiment, str, int]]:
+    return arms(design, extra=EXTRA in sets, further=[name for name in sets if name not in (MAIN, EXTRA)])
+
+
+def _names(design: Design, sets: Mapping[str, Path]) -> list[str]:
+    """Of all runs, in the order of the design."""
+    names = [run.name for run in runs_of(design, _arms(design, sets))]
+    check_names(names)
+    return names
+
+
 def _planned(
     design: Design, sets: Mapping[str, Path], out: Path, *, pretrained: str, weights: Path | None, dry_run: bool
 ) -> tuple[Plan, list[Run]]:
     """The plan and its runs; everything that can fail before a step of training fails here."""
     from medgan.commands.transfer import starting_point
     from medgan.data.dataset import open_dataset
+    from medgan.progress import bar
 
     for name, path in sets.items():
         if not path.exists():
             raise InputError(f"the dataset of {_flag(name)} does not exist", fix="medgan prepare SCANS DATA.zip makes one")
-    chosen = arms(design, extra=EXTRA in sets, further=[name for name in sets if name not in (MAIN, EXTRA)])
-    opened: dict[str, Dataset] = {name: open_dataset(path) for name, path in sets.items()}
+    chosen = _arms(design, sets)
+    opened: dict[str, Dataset] = {name: open_dataset(path, cache=None if dry_run else out / runs.DECODED) for name, path in sets.items()}
     settings, configs = {}, {}
     for experiment, name, _ in chosen:
         given = check_settings({**design.settings, **experiment.settings}, TrainConfig, called="--design")
@@ -171,6 +183,11 @@ def _planned(
     metric = _metric(configs)
     if not dry_run:
         _check_weights(configs, weights)
+        runs.check_writable(out, "--out")
+        for data in opened.values():
+            # The facts alone, so that the next call, or the next task of an array, knows them.
+            with bar("checking images") as step:
+                data.check(out / runs.DECODED, most_bytes=0, step=step)
     described = [
         PlannedData(
             name=name, identity=data.identity, images=len(data), resolution=data.resolution, recipe=str((data.recipe or {}).get("name", ""))
@@ -197,7 +214,14 @@ def _flag(name: str) -> str:
 def _network(name: str, size: int) -> str:
     """`ffhq` is the one of the images' size, `ffhq512` is `ffhq-512`; anything else stays."""
     match = re.fullmatch(r"ffhq-?(\d*)", name)
-    return f"ffhq-{match[1] or size}" if match else name
+    if not match:
+        return name
+    found = f"ffhq-{match[1] or size}"
+    if found not in NETWORKS:
+        raise ConfigError(
+            f"--pretrained {name}: there is no {found}", fix=f"one of {', '.join(NETWORKS)}, a pickle, a bundle or a run folder"
+        )
+    return found
 
 
 def _metric(configs: Mapping[str, TrainConfig]) -> str:
@@ -218,9 +242,6 @@ def _check_weights(configs: Mapping[str, TrainConfig], weights: Path | None) -> 
 
 def _write_plan(plan: Plan, out: Path) -> None:
     """design.json, before anything runs; where there is one already, it must say the same."""
-    import medgan
-    from medgan import runs
-
     if (out / PLAN).exists() or (out / RUNS).exists():
         there, here = _read_plan(out).to_json(), plan.to_json()
         # Notes are words about the rest.
@@ -244,25 +265,24 @@ def _read_plan(out: Path) -> Plan:
         ) from None
 
 
-def _chosen(all_runs: Sequence[Run], only: str) -> list[Run]:
+def _chosen(names: Sequence[str], only: str) -> set[str]:
     """The runs that `--only` names, all without it."""
     words = [word.strip() for word in only.split(",") if word.strip()]
     if not words:
-        return list(all_runs)
-    named = {run.name: run for run in all_runs} | {str(place): run for place, run in enumerate(all_runs, start=1)}
+        return set(names)
+    named = {name: name for name in names} | {str(place): name for place, name in enumerate(names, start=1)}
     if unknown := [word for word in words if word not in named]:
-        raise ConfigError(f"--only {', '.join(unknown)}: no such run", fix=f"1 to {len(all_runs)}, or names as of --dry-run")
-    return list(dict.fromkeys(named[word] for word in words))
+        raise ConfigError(f"--only {', '.join(unknown)}: no such run", fix=f"1 to {len(names)}, or names as of --dry-run")
+    return {named[word] for word in words}
 
 
 def _here(chosen: Sequence[Run], launch: LaunchConfig) -> None:
     from medgan.experiments.launchers import gpus_here, run_here
-    from medgan.runs import utc_now
     from medgan.signals import stop_asked
 
     def tell(one: Standing) -> None:
         figures = f" kimg={one.kimg} best={one.best}" if one.best else ""
-        click.echo(f"{utc_now()} RUN {one.name} {one.state}{figures}{' ' + one.problem if one.problem else ''}", err=True)
+        click.echo(f"{runs.utc_now()} RUN {one.name} {one.state}{figures}{' ' + one.problem if one.problem else ''}", err=True)
 
     with stop_asked() as asked:
         end = run_here(chosen, config=launch, gpus=gpus_here(), stop=asked, changed=tell)
@@ -274,10 +294,8 @@ def _here(chosen: Sequence[Run], launch: LaunchConfig) -> None:
 
 def _raise_failed(failed: Sequence[Standing], chosen: Sequence[Run], of: int) -> None:
     """End with the exit code of the first run that failed."""
-    from medgan.runs import read_json_lines
-
     folder = next(run.folder for run in chosen if run.name == failed[0].name)
-    attempts = read_json_lines(folder / ATTEMPTS)
+    attempts = runs.read_json_lines(folder / ATTEMPTS)
     problem = MedganError(
         f"{len(failed)} of {of} runs have not ended well; {failed[0].name}: {failed[0].problem or failed[0].state}",
         fix="the same command tries them again",
@@ -329,21 +347,30 @@ def status_command(out: Path, as_json: bool) -> None:
 
 @command.command("collect")
 @out_option
-@click.option("--data", type=FOLDER, envvar="MEDGAN_DATA", help="dataset of the experiments, for its row of real images")
+@click.option("--data", type=FOLDER, envvar="MEDGAN_DATA", help="dataset of the experiments, for --measure and real images")
 @click.option("--also", multiple=True, metavar="NAME=DATA", help="as of run, for the rows of real images of further datasets")
 @click.option(
     "--include-real-examples", is_flag=True, envvar="MEDGAN_INCLUDE_REAL_EXAMPLES", help="put real images above the synthetic ones"
 )
+@click.option(
+    "--measure", is_flag=True, help="first measure networks anew against --data, where the design compares runs on different sets so"
+)
+@click.option("--weights", type=FOLDER, envvar="MEDGAN_WEIGHTS", help="folder with pretrained files, for --measure")
 @click.option("--images", type=click.IntRange(0, 32), default=8, show_default=True, help="images in a row; 0 makes no rows")
-def collect_command(out: Path, data: Path | None, also: tuple[str, ...], include_real_examples: bool, images: int) -> None:
+def collect_command(
+    out: Path, data: Path | None, also: tuple[str, ...], include_real_examples: bool, measure: bool, weights: Path | None, images: int
+) -> None:
     """Tables, tests and figures of the runs that are complete, in OUT/results.
 
     Best value of each run, mean and SD of each experiment, improvement on the first one, the planned tests with Holm's correction, as CSV, LaTeX
     and JSON; losses with bars of one SD; rows of images of each experiment's best network.
     """
-    from medgan.commands.ablation_results import collect
+    from medgan.commands import ablation_results
 
-    if include_real_examples and not data:
-        raise ConfigError("--include-real-examples needs the images", fix="--data DATA.zip")
+    if (include_real_examples or measure) and not data:
+        raise ConfigError(f"{'--measure' if measure else '--include-real-examples'} needs the images", fix="--data DATA.zip")
+    plan = _read_plan(out)
+    if measure and data:
+        ablation_results.measure(plan, out, data=data, weights=weights)
     sets = {MAIN: data, **_further(also)} if data and include_real_examples else {}
-    click.echo(json.dumps(collect(_read_plan(out), out, sets=sets, images=images), indent=2))
+    click.echo(json.dumps(ablation_results.collect(plan, out, sets=sets, images=images), indent=2))

@@ -11,18 +11,46 @@ import click
 
 from medgan import runs
 from medgan.errors import DataError, InputError
-from medgan.experiments.ablation import EXTRA, PUBLISHED_BY
-from medgan.experiments.outcomes import Outcome, Summary, Tested, comparisons, outcomes, summaries
+from medgan.experiments.ablation import EXTRA, MAIN, PUBLISHED_BY
+from medgan.experiments.outcomes import ANEW, Outcome, Summary, Tested, comparisons, outcomes, summaries
 from medgan.experiments.plan import RUNS, Plan
 from medgan.experiments.tables import csv_table, figure, latex_table
 
 if TYPE_CHECKING:
     from numpy import ndarray
 
+    from medgan.data.dataset import Dataset
+
 RESULTS = "results"
 
 # Below it the covariance of Inception's 2048 features is rank-deficient, and FID is mostly bias.
 FEW_IMAGES = 2048
+
+
+def measure(plan: Plan, out: Path, *, data: Path, weights: Path | None) -> None:
+    """Measure the best network of each run that is to be compared so anew against the main set, into the run's folder; what is there stays.
+
+    Args:
+        plan: Of the runs.
+        out: Folder of the ablation.
+        data: The main set.
+        weights: Folder with pretrained files, or None.
+
+    Raises:
+        DataError: `data` is not the main set.
+    """
+    from medgan.commands.evaluate import evaluate
+    from medgan.metrics.evaluate import EvaluateConfig
+
+    _check_set(plan, MAIN, data)
+    wanted = {name for test in plan.tests if test.anew for name in (test.a, test.b)}
+    settings = {one.name: one.settings for one in plan.experiments}
+    for one in outcomes(plan, out)[0]:
+        folder = out / RUNS / one.run
+        if one.experiment in wanted and not (folder / ANEW).exists():
+            # Its images start at seed 0, those that chose the network far beyond.
+            config = EvaluateConfig(metrics=(plan.metric,), n_fake=settings[one.experiment]["metric_images"])
+            evaluate(config, real=data, fake=None, bundle=folder / runs.BUNDLE, out=folder / ANEW, weights=weights)
 
 
 def collect(plan: Plan, out: Path, *, sets: Mapping[str, Path], images: int) -> dict[str, Any]:
@@ -94,39 +122,49 @@ def _notes(plan: Plan, found: Sequence[Outcome], missing: Mapping[str, str], row
 
 
 def _latex(plan: Plan, metric: str, rows: Sequence[Summary], tested: Sequence[Tested]) -> str:
-    titles = {row.experiment: row.title for row in rows}
-    published = any(row.published for row in rows)
+    published, anew = any(row.published for row in rows), any(row.anew_mean is not None for row in rows)
     cells = [
         [
-            row.title + (f" ({row.data})" if row.data != "data" else ""),
+            row.title + (f" ({row.data})" if row.data != MAIN else ""),
             f"{row.n} of {row.planned}" if row.n < row.planned else str(row.n),
-            "" if row.mean is None else figure(row.mean) + (f" ± {figure(row.sd)}" if row.sd is not None else ""),
+            _mean_sd(row.mean, row.sd),
             "" if row.best is None else figure(row.best),
             "" if row.improvement is None else f"{100 * row.improvement:.0f} %",
+            *([_mean_sd(row.anew_mean, row.anew_sd)] if anew else []),
             *([row.published] if published else []),
         ]
         for row in rows
     ]
-    heads = ["experiment", "runs", f"{metric}, mean ± SD", "best run", "improvement", *(["published"] if published else [])]
-    text = latex_table(heads, cells, caption=f"{metric} of each run's best network; SD with n - 1.", label="tab:ablation")
-    if tested:
-        lines = [
-            [
-                f"{titles[test.a]} against {titles[test.b]}",
-                f"{test.n_a}, {test.n_b}",
-                figure(test.difference),
-                f"{test.p:.4f}",
-                f"{test.adjusted:.4f}",
-                "yes" if test.significant else "no",
-            ]
-            for test in tested
+    heads = ["experiment", "runs", f"{metric}, mean ± SD", "best run", "improvement"]
+    heads += ["measured anew"] * anew + ["published"] * published
+    titles = {row.experiment: row.title for row in rows}
+    tables = [latex_table(heads, cells, caption=f"{metric} of each run's best network; SD with n - 1.", label="tab:ablation")]
+    tables += [_tests_table(plan, titles, family) for anew in (False, True) if (family := [one for one in tested if one.anew is anew])]
+    return "\n".join(tables)
+
+
+def _tests_table(plan: Plan, titles: Mapping[str, str], family: Sequence[Tested]) -> str:
+    lines = [
+        [
+            f"{titles[test.a]} against {titles[test.b]}",
+            f"{test.n_a}, {test.n_b}",
+            figure(test.difference),
+            f"{test.p:.4f}",
+            f"{test.adjusted:.4f}",
+            "yes" if test.significant else "no",
         ]
-        how = "Exact permutation tests" if all(test.exact for test in tested) else "Permutation tests"
-        caption = f"{how} of the difference of means, two-sided, after Holm for {len(plan.tests)} planned tests; level {plan.alpha:g}."
-        text += "\n" + latex_table(
-            ["experiments", "runs", "difference", "p", "p (Holm)", "significant"], lines, caption=caption, label="tab:ablation-tests"
-        )
-    return text
+        for test in family
+    ]
+    anew = family[0].anew
+    caption = "Exact permutation tests" if all(test.exact for test in family) else "Permutation tests"
+    caption += f" of the difference of means {'of networks measured anew against the main set' if anew else 'of best figures'}, two-sided, "
+    caption += f"after Holm for {sum(test.anew is anew for test in plan.tests)} planned; level {plan.alpha:g}."
+    heads = ["experiments", "runs", "difference", "p", "p (Holm)", "significant"]
+    return latex_table(heads, lines, caption=caption, label="tab:ablation-anew" if anew else "tab:ablation-tests")
+
+
+def _mean_sd(mean: float | None, sd: float | None) -> str:
+    return "" if mean is None else figure(mean) + (f" ± {figure(sd)}" if sd is not None else "")
 
 
 def _losses(plan: Plan, found: Sequence[Outcome], out: Path, folder: Path) -> list[str]:
@@ -173,6 +211,12 @@ def _real(plan: Plan, name: str, path: Path, images: int) -> ndarray:
     """Images of a set, spread evenly over it."""
     import numpy as np
 
+    data = _check_set(plan, name, path)
+    return data.images(np.unique(np.linspace(0, len(data) - 1, max(images, 1)).round().astype(int)))
+
+
+def _check_set(plan: Plan, name: str, path: Path) -> Dataset:
+    """The set called `name`, proved to be the one of the plan."""
     from medgan.data.dataset import open_dataset
 
     if not path.exists():
@@ -181,7 +225,7 @@ def _real(plan: Plan, name: str, path: Path, images: int) -> ndarray:
     planned = {one.name: one for one in plan.data}.get(name)
     if planned is None or data.identity != planned.identity:
         raise DataError(f"the dataset {name} is not the one that the runs were trained on", fix="the same file as of `medgan ablate run`")
-    return data.images(np.unique(np.linspace(0, len(data) - 1, max(images, 1)).round().astype(int)))
+    return data
 
 
 def _write(path: Path, picture: bytes) -> list[str]:

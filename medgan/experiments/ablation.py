@@ -49,7 +49,9 @@ class Design:
         preset: Of `medgan train`, under the settings.
         settings: Of all runs.
         experiments: The arms; the first is what others are an improvement on.
-        tests: Pairs of names, each a two-sided exact permutation test; those of one design are one family under Holm's correction.
+        tests: Pairs of names, each a two-sided exact permutation test of the best figures; one family under Holm's correction.
+        anew: Pairs that train on different sets, the main and the enlarged one, whose best figures are therefore no comparison: their best
+            networks are measured anew against the main set. A family of its own.
         repeats: Runs of each experiment; 0 is the design's own.
         further_repeats: Runs of an experiment on each further set.
         seed: Of the first run; each run has the next one.
@@ -61,6 +63,7 @@ class Design:
     settings: Mapping[str, Any] = field(default_factory=dict)
     experiments: tuple[Experiment, ...] = ()
     tests: tuple[tuple[str, str], ...] = ()
+    anew: tuple[tuple[str, str], ...] = ()
     repeats: int = 5
     further_repeats: int = 1
     seed: int = 0
@@ -79,11 +82,12 @@ class Design:
             raise ConfigError(f"--repeats {min(self.repeats, self.further_repeats)} is less than 1")
         if not 0 < self.alpha < 1:
             raise ConfigError(f"the design's alpha {self.alpha:g} is not between 0 and 1")
-        unknown = sorted({name for pair in self.tests for name in pair} - {e.name for e in self.experiments if e.data == MAIN})
-        if unknown:
-            raise ConfigError(f"the design's tests name what is no experiment on the main set: {', '.join(unknown)}")
-        if any(a == b for a, b in self.tests) or len({frozenset(pair) for pair in self.tests}) < len(self.tests):
-            raise ConfigError("the design's tests name a pair twice, or an experiment against itself")
+        for pairs, sets, words in ((self.tests, {MAIN}, "the main set"), (self.anew, {MAIN, EXTRA}, "the main or the enlarged set")):
+            unknown = sorted({name for pair in pairs for name in pair} - {e.name for e in self.experiments if e.data in sets})
+            if unknown:
+                raise ConfigError(f"the design's tests name what is no experiment on {words}: {', '.join(unknown)}")
+            if any(a == b for a, b in pairs) or len({frozenset(pair) for pair in pairs}) < len(pairs):
+                raise ConfigError("the design's tests name a pair twice, or an experiment against itself")
 
 
 # Horizontal flips and ADA are the paper's augmentation; weights of FFHQ its pretraining. All six pairs are compared.
@@ -109,6 +113,7 @@ DESIGNS = {
             ("2-pretrained", "4-both"),
             ("3-augmented", "4-both"),
         ),
+        anew=(("1-baseline", "1-enlarged"),),
     )
 }
 
@@ -149,8 +154,8 @@ def read_design(name: str, *, settings: Sequence[str]) -> Design:
         raise ConfigError(f"--design has unknown options: {', '.join(unknown)}", fix="remove them; settings are those of medgan train")
     try:
         experiments = tuple(Experiment(**arm) for arm in arms)
-        tests = tuple((str(a), str(b)) for a, b in found.get("tests", ()))
-        return Design(**{"name": path.stem, **found, "experiments": experiments, "tests": tests})
+        pairs = {name: tuple((str(a), str(b)) for a, b in found.get(name, ())) for name in ("tests", "anew")}
+        return Design(**{"name": path.stem, **found, **pairs, "experiments": experiments})
     except (TypeError, ValueError):
         raise ConfigError("--design has a value that is not of its type", fix="as docs/how-to/ablation.md shows") from None
 

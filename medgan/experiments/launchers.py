@@ -85,16 +85,14 @@ class Run:
         return shlex.join(["medgan", *self.words])
 
 
-def check_names(all_runs: Sequence[Run]) -> None:
-    """Refuse two runs of one name or folder, which would write over each other.
+def check_names(names: Sequence[str]) -> None:
+    """Refuse two runs of one name, which would write over each other.
 
     Raises:
         ConfigError: With all such names.
     """
-    names = [run.name for run in all_runs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or len({run.folder for run in all_runs}) < len(all_runs):
-        raise ConfigError(f"two runs have one name: {', '.join(twice) or 'in one folder'}", fix="rename one of them in the design")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"two runs have one name: {', '.join(twice)}", fix="rename one of them in the design")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,13 +191,18 @@ class Attempt:
 
     def ended(self) -> bool:
         """Whether the process is gone; it waits for nothing and takes no exit code, so that a signal handler may ask too."""
-        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        try:
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
 
     def stop(self) -> None:
         """Ask the run, once, to save its state and end."""
         if not self.asked:
             self.asked = True
-            self.process.send_signal(signal.SIGTERM)
+            # Popen's own send_signal would take the exit code of a process that has just ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGTERM)
 
     def finish(self) -> int:
         """Write down how it ended; the exit code, below 0 where a signal killed it."""
@@ -276,7 +279,7 @@ def run_here(
     """
     most = max((run.gpus for run in all_runs), default=1)
     if gpus and most > len(gpus):
-        raise ConfigError(f"a run needs {most} GPUs, here are {len(gpus)}", fix=f"--gpus {len(gpus)}")
+        raise ConfigError(f"a run needs {most} GPUs, here are {len(gpus)}", fix="fewer GPUs for each run")
     slots = [",".join(gpus[i : i + most]) for i in range(0, len(gpus) - most + 1, most)]
     free: list[str | None] = [*slots] if slots else [None] * max(config.at_once, 1)
     free = free[: config.at_once or len(free)]
@@ -300,9 +303,10 @@ def run_here(
                 queue.after(attempt.run, attempt.finish(), config.retries)
                 changed(standing(attempt.run))
             time.sleep(SECONDS_BETWEEN_LOOKS)
-    if stop():
+    end = [standing(run) for run in all_runs]
+    if stop() and any(one.state != "complete" for one in end):
         raise Preempted("told to stop; the runs' states are saved")
-    return [standing(run) for run in all_runs]
+    return end
 
 
 @contextlib.contextmanager

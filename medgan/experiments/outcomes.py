@@ -12,8 +12,11 @@ from medgan import runs
 from medgan.errors import DataError
 from medgan.experiments.ablation import MAIN, PUBLISHED, PUBLISHED_BY
 from medgan.experiments.launchers import Run, standing
-from medgan.experiments.plan import RUNS, Plan, PlannedRun
+from medgan.experiments.plan import RUNS, Plan, PlannedRun, PlannedTest
 from medgan.statistics import holm, mean_sd, permutation_test, relative_improvement
+
+ANEW = "anew.json"
+"""In a run's folder: its best network measured once more, against the main set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class Outcome:
         n_real: Real images behind the value; 0 where that is not known.
         n_fake: Synthetic ones.
         higher_is_better: Which way it is better.
+        anew: The figure of its best network against the main set, on images that did not choose it; None where that was not measured.
     """
 
     run: str
@@ -41,6 +45,7 @@ class Outcome:
     n_real: int
     n_fake: int
     higher_is_better: bool
+    anew: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,8 @@ class Summary:
         mean: Of their best values; None without any.
         sd: With n - 1; None below two.
         best: Of the runs.
+        anew_mean: Mean of what was measured anew; None where nothing was.
+        anew_sd: Its SD.
         improvement: By which share of the first experiment's mean it is better; None for that one and on other sets.
         published: The paper's figure, where this is its experiment on a set cut by its recipe.
     """
@@ -68,6 +75,8 @@ class Summary:
     mean: float | None = None
     sd: float | None = None
     best: float | None = None
+    anew_mean: float | None = None
+    anew_sd: float | None = None
     improvement: float | None = None
     published: str = ""
 
@@ -86,6 +95,7 @@ class Tested:
         adjusted: After Holm, over the family's tests that could be made.
         exact: Whether all relabelings were looked at.
         smallest_p: What it could reach.
+        anew: Whether it compares what was measured anew.
         significant: Whether `adjusted` is at most the level; never before all runs of the plan are complete.
         as_planned: Whether all planned runs are behind it.
     """
@@ -99,6 +109,7 @@ class Tested:
     adjusted: float
     exact: bool
     smallest_p: float
+    anew: bool
     significant: bool
     as_planned: bool
 
@@ -145,7 +156,17 @@ def _outcome(planned: PlannedRun, folder: Path) -> Outcome | None:
         n_real=int(row.get("n_real", 0)),
         n_fake=int(row.get("n_fake", 0)),
         higher_is_better=bool(entry.get("higher_is_better")),
+        anew=_anew(folder),
     )
+
+
+def _anew(folder: Path) -> float | None:
+    """The first figure of the file that `medgan ablate collect --measure` wrote."""
+    try:
+        measured = json.loads((folder / ANEW).read_text(encoding="utf-8"))["metrics"]
+        return float(next(iter(measured.values()))["value"])
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return None
 
 
 def summaries(plan: Plan, found: Sequence[Outcome]) -> list[Summary]:
@@ -162,6 +183,9 @@ def summaries(plan: Plan, found: Sequence[Outcome]) -> list[Summary]:
             known = {"mean": sum(its) / len(its), "best": max(its) if higher else min(its)}
         if len(its) > 1:
             known["mean"], known["sd"] = mean_sd(its)
+        if again := _values(found, anew=True).get(experiment.name, []):
+            known["anew_mean"] = sum(again) / len(again)
+            known["anew_sd"] = mean_sd(again)[1] if len(again) > 1 else None
         baseline = values.get(first, [])
         if its and baseline and experiment.name != first and experiment.data == MAIN and sum(baseline) > 0:
             share = relative_improvement(baseline=sum(baseline) / len(baseline), value=known["mean"], higher_is_better=higher)
@@ -187,13 +211,20 @@ def _published(plan: Plan, experiment: str, recipe: str, measured: str) -> str:
 
 def comparisons(plan: Plan, found: Sequence[Outcome]) -> list[Tested]:
     """The planned tests that have enough runs, exact where all relabelings can be listed, corrected together after Holm."""
-    values = _values(found)
-    possible = [test for test in plan.tests if len(values.get(test.a, [])) > 1 and len(values.get(test.b, [])) > 1]
+    return [
+        row
+        for anew in (False, True)
+        for row in _family([test for test in plan.tests if test.anew is anew], _values(found, anew=anew), plan.alpha)
+    ]
+
+
+def _family(planned: Sequence[PlannedTest], values: Mapping[str, list[float]], alpha: float) -> list[Tested]:
+    possible = [test for test in planned if len(values.get(test.a, [])) > 1 and len(values.get(test.b, [])) > 1]
     if not possible:
         return []
     made = [permutation_test(values[test.a], values[test.b]) for test in possible]
     # Tests that could not be made yet count as p = 1: the family is the planned one.
-    adjusted = holm([*(one.p for one in made), *[1.0] * (len(plan.tests) - len(possible))])
+    adjusted = holm([*(one.p for one in made), *[1.0] * (len(planned) - len(possible))])
     rows = []
     for test, one, p in zip(possible, made, adjusted, strict=False):
         n_a, n_b = len(values[test.a]), len(values[test.b])
@@ -209,15 +240,18 @@ def comparisons(plan: Plan, found: Sequence[Outcome]) -> list[Tested]:
                 adjusted=p,
                 exact=one.exact,
                 smallest_p=one.smallest_p,
-                significant=whole and len(possible) == len(plan.tests) and p <= plan.alpha,
+                anew=test.anew,
+                significant=whole and len(possible) == len(planned) and p <= alpha,
                 as_planned=whole,
             )
         )
     return rows
 
 
-def _values(found: Sequence[Outcome]) -> Mapping[str, list[float]]:
+def _values(found: Sequence[Outcome], *, anew: bool = False) -> Mapping[str, list[float]]:
     values: dict[str, list[float]] = {}
     for one in found:
-        values.setdefault(one.experiment, []).append(one.value)
+        value = one.anew if anew else one.value
+        if value is not None:
+            values.setdefault(one.experiment, []).append(value)
     return values

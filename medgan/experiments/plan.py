@@ -49,7 +49,7 @@ class PlannedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedTest:
-    """A test, and what it can show at best.
+    """A test, and what it can show at best. Tests of one family, those anew and the others, are corrected together.
 
     Attributes:
         a: Experiment.
@@ -58,6 +58,7 @@ class PlannedTest:
         n_b: Its runs.
         smallest_p: The smallest p any outcome can have.
         smallest_adjusted: The same after Holm's correction, where this test's p is the smallest of the family.
+        anew: Whether it compares networks measured anew against the main set, instead of the best figures of the runs.
     """
 
     a: str
@@ -66,6 +67,7 @@ class PlannedTest:
     n_b: int
     smallest_p: float
     smallest_adjusted: float
+    anew: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ class Plan:
         data: The sets.
         experiments: With their settings.
         runs: In the order in which they are started.
-        tests: All in one family.
+        tests: Two families: of best figures, and of figures measured anew.
         notes: What to know before running.
     """
 
@@ -111,6 +113,15 @@ class Plan:
         return cls(**{**plain, **nested, "notes": tuple(values["notes"])})
 
 
+def runs_of(design: Design, chosen: Sequence[tuple[Experiment, str, int]]) -> list[PlannedRun]:
+    """Every run of what `arms` gave, each with the next seed."""
+    pairs = [(experiment.name, repeat) for experiment, _, repeats in chosen for repeat in range(1, repeats + 1)]
+    return [
+        PlannedRun(name=f"{experiment}-{repeat}", experiment=experiment, repeat=repeat, seed=seed)
+        for seed, (experiment, repeat) in enumerate(pairs, start=design.seed)
+    ]
+
+
 def plan_of(
     design: Design,
     chosen: Sequence[tuple[Experiment, str, int]],
@@ -128,17 +139,8 @@ def plan_of(
         data: The sets by name.
         settings: Experiment -> all settings of its runs, as JSON values.
     """
-    runs, seed = [], design.seed
-    for experiment, _, repeats in chosen:
-        for repeat in range(1, repeats + 1):
-            runs.append(PlannedRun(name=f"{experiment.name}-{repeat}", experiment=experiment.name, repeat=repeat, seed=seed))
-            seed += 1
     count = {experiment.name: repeats for experiment, _, repeats in chosen}
-    smallest = [smallest_p(count[a], count[b]) for a, b in design.tests]
-    tests = tuple(
-        PlannedTest(a=a, b=b, n_a=count[a], n_b=count[b], smallest_p=p, smallest_adjusted=min(1.0, p * len(smallest)))
-        for (a, b), p in zip(design.tests, smallest, strict=True)
-    )
+    tests = (*_tests(design.tests, count, anew=False), *_tests(design.anew, count, anew=True))
     planned = tuple(
         PlannedExperiment(
             name=experiment.name,
@@ -156,24 +158,39 @@ def plan_of(
         alpha=design.alpha,
         data=tuple(data),
         experiments=planned,
-        runs=tuple(runs),
+        runs=tuple(runs_of(design, chosen)),
         tests=tests,
         notes=tuple(_notes(design, tests, chosen)),
     )
 
 
+def _tests(pairs: Sequence[tuple[str, str]], count: Mapping[str, int], *, anew: bool) -> list[PlannedTest]:
+    """One family: the pairs of which both have runs."""
+    pairs = [(a, b) for a, b in pairs if a in count and b in count]
+    smallest = [smallest_p(count[a], count[b]) for a, b in pairs]
+    return [
+        PlannedTest(a=a, b=b, n_a=count[a], n_b=count[b], smallest_p=p, smallest_adjusted=min(1.0, p * len(pairs)), anew=anew)
+        for (a, b), p in zip(pairs, smallest, strict=True)
+    ]
+
+
 def _notes(design: Design, tests: Sequence[PlannedTest], chosen: Sequence[tuple[Experiment, str, int]]) -> list[str]:
     notes = []
-    if tests:
-        best = min(tests, key=lambda test: test.smallest_p)
-        text = f"the smallest p of {best.n_a} against {best.n_b} runs is {best.smallest_p:.2g}, after Holm's correction for {len(tests)} test{'s' * (len(tests) > 1)} "
-        text += f"{best.smallest_adjusted:.2g}; the level is {design.alpha:g}"
+    for anew in (False, True):
+        family = [test for test in tests if test.anew is anew]
+        if not family:
+            continue
+        best = min(family, key=lambda test: test.smallest_p)
+        text = f"the smallest p of {best.n_a} against {best.n_b} runs is {best.smallest_p:.2g}, after Holm's correction for "
+        text += f"{len(family)} test{'s' * (len(family) > 1)} {best.smallest_adjusted:.2g}; the level is {design.alpha:g}"
         if best.smallest_adjusted > design.alpha:
-            enough = next((n for n in range(design.repeats, 50) if smallest_p(n, n) * len(tests) <= design.alpha), 0)
+            enough = next((n for n in range(design.repeats, 50) if smallest_p(n, n) * len(family) <= design.alpha), 0)
             text = f"too few repeats for any significance: {text}; --repeats {enough} could show something"
-        notes.append(text)
+        notes.append(f"{'measured anew: ' * anew}{text}")
     if any(name == EXTRA for _, name, _ in chosen):
-        notes.append("figures of runs on the enlarged set are against that set: they stand in the table and in no test")
+        notes.append(
+            "figures of runs on the enlarged set are against that set; for a comparison with the others, collect --measure measures networks anew against the main set"
+        )
     return notes
 
 

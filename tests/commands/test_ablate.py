@@ -15,7 +15,7 @@ from PIL import Image
 from medgan import runs
 from medgan.cli import main
 from medgan.data.dataset import open_dataset
-from medgan.experiments.launchers import ATTEMPTS, OUTPUT
+from medgan.experiments.launchers import ATTEMPTS
 from medgan.experiments.plan import PLAN
 from medgan.training.loop import train
 from tests.toy import discs, tiny
@@ -45,7 +45,7 @@ def ablation(tmp_path_factory) -> tuple[Path, Result]:
     data = discs(root / "data")
     train(tiny(kimg=0.008), data, root / "source")
     (root / "small.json").write_text(json.dumps(DESIGN))
-    return root, medgan("ablate", "run", *words(root))
+    return root, medgan("ablate", "run", *words(root), "--at-once", 2)
 
 
 def words(root: Path, **changes: Any) -> list[object]:
@@ -139,18 +139,8 @@ def test_dry_run_prints_command_lines_that_are_the_runs(ablation, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_run_alone_as_a_job_array_starts_it(ablation, tmp_path):
-    root, _ = ablation
-    done = medgan("ablate", "run", *words(root, out=tmp_path / "new"), "--only", "2")
-    assert done.exit_code == 0, done.stderr
-    assert [path.name for path in (tmp_path / "new" / "runs").iterdir()] == ["plain-2"]
-    assert len(json.loads((tmp_path / "new" / PLAN).read_text())["runs"]) == 4
-    look = medgan("ablate", "collect", "--out", tmp_path / "new", "--images", 0)
-    assert json.loads(look.stdout)["missing"] == {"plain-1": "waiting", "both-1": "waiting", "both-2": "waiting"}
-
-
-def test_a_run_that_fails_ends_the_command_with_its_exit_code(ablation, tmp_path):
-    """Its folder holds the state of another seed: exit code 78, not tried again, the other run is made."""
+def test_runs_chosen_by_name_or_place_and_one_that_fails_leaves_the_other_alone(ablation, tmp_path):
+    """As tasks of a job array start them. One folder holds the state of other settings: exit code 78, not tried again."""
     root, _ = ablation
     train(tiny(kimg=0.008), open_dataset(root / "data"), tmp_path / "new" / "runs" / "plain-1")
     (tmp_path / "new" / PLAN).write_text((root / "out" / PLAN).read_text())
@@ -158,9 +148,11 @@ def test_a_run_that_fails_ends_the_command_with_its_exit_code(ablation, tmp_path
     assert done.exit_code == 78
     assert {name: count for name, count in json.loads(done.stdout).items() if name != "next"} == {"runs": 2, "failed": 1, "complete": 1}
     assert done.stderr.splitlines()[-1].startswith("ERROR E_RUNS 1 of 2 runs have not ended well; plain-1: ERROR E_RESUME")
-    table = medgan("ablate", "status", "--out", tmp_path / "new").stderr
-    assert "plain-1: ERROR E_RESUME" in table
-    assert "E_RESUME" in (tmp_path / "new" / "runs" / "plain-1" / OUTPUT).read_text()
+    assert sorted(path.name for path in (tmp_path / "new" / "runs").iterdir()) == ["plain-1", "plain-2"]
+    assert "plain-1: ERROR E_RESUME" in medgan("ablate", "status", "--out", tmp_path / "new").stderr
+    look = json.loads(medgan("ablate", "collect", "--out", tmp_path / "new", "--images", 0).stdout)
+    assert look["missing"] == {"plain-1": "failed", "both-1": "waiting", "both-2": "waiting"}
+    assert (look["complete"], look["tests"]) == (1, [])
 
 
 @pytest.mark.parametrize(
@@ -172,11 +164,11 @@ def test_a_run_that_fails_ends_the_command_with_its_exit_code(ablation, tmp_path
         (["--set", "metrics="], 2, "compared by one metric"),
         (["--only", "plain-3,9"], 2, "--only plain-3, 9: no such run"),
         (["--data", "nothing"], 66, "the dataset of --data does not exist"),
-        (["--extra-data", "nothing"], 66, "the dataset of --extra-data does not exist"),
+        (["--extra-data", "data"], 2, "no experiment on an enlarged set"),
         (["--also", "acdc"], 2, "--also is not NAME=DATA"),
         (["--pretrained", "nothing"], 69, "--pretrained names nothing that exists"),
         (["--pretrained", ""], 2, "experiment both starts from pretrained networks"),
-        (["--pretrained", "ffhq"], 69, "ffhq-32"),
+        (["--pretrained", "ffhq"], 2, "there is no ffhq-32"),
         (["--launcher", "slurm", "--at-once", "-1"], 2, "--at-once -1"),
     ],
 )

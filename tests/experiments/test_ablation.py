@@ -58,16 +58,19 @@ def test_what_the_tests_can_show_at_best_is_said_before_anything_runs():
     assert few.notes[0].endswith("--repeats 5 could show something")
 
 
-def test_an_enlarged_set_and_further_sets_add_runs_and_no_tests():
+def test_an_enlarged_set_adds_runs_and_a_family_of_tests_and_further_sets_runs_alone():
     plan = planned(PAPER, extra=True, further=("acdc", "chest"))
     assert [(one.name, one.data, one.repeats) for one in plan.experiments[4:]] == [
         ("1-enlarged", "extra", 5),
         ("4-both-on-acdc", "acdc", 1),
         ("4-both-on-chest", "chest", 1),
     ]
-    assert plan.tests == planned(PAPER).tests
     assert plan.runs[:20] == planned(PAPER).runs
-    assert "in no test" in plan.notes[1]
+    # The enlarged set is a question of its own: seven tests in one family could show nothing with five repeats (7 x 2/252 = 0.056).
+    assert plan.tests[:6] == planned(PAPER).tests
+    (more,) = plan.tests[6:]
+    assert (more.a, more.b, more.anew, more.smallest_adjusted) == ("1-baseline", "1-enlarged", True, 2 / 252)
+    assert "collect --measure" in plan.notes[-1]
 
 
 def test_a_plan_comes_back_from_its_file_and_lacks_the_seed_of_the_settings():
