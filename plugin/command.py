@@ -18,6 +18,7 @@ from typing import Any
 
 import medgan
 from medgan.config import environment_name
+from plugin.gpus import DEVICE
 from plugin.lint import default_text
 from plugin.target import SourceConfig
 
@@ -146,7 +147,9 @@ def command_definition(settings: type, variant: str = "docker", task: str = "tra
         "override-entrypoint": False,
         "mounts": [{"name": "input", "writable": False, "path": "/input"}, {"name": "output", "writable": True, "path": "/output"}],
         "environment-variables": {environment_name(field.name): f"#{field.name}#" for field in fields}
-        | {environment_name(name.replace("-", "_")): f"#{name}#" for name in FED},
+        | {environment_name(name.replace("-", "_")): f"#{name}#" for name in FED}
+        # An image with CUDA otherwise takes a missing GPU for a mistake.
+        | ({DEVICE: "cpu"} if variant == "cpu" and what.gpu else {}),
         "ports": {},
         "inputs": [*map(_form_input(settings), fields), *_fed_inputs()],
         "outputs": [

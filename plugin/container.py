@@ -23,6 +23,7 @@ from medgan.config import environment_name, options_from, resolve
 from medgan.errors import MedganError, Preempted, redacted_trace
 from medgan.runs import atomic, check_writable, commit, sweep, utc_now, write_json, write_text
 from medgan.signals import on_stop, preemptible
+from plugin import gpus
 from plugin.live import watching
 from plugin.results import labels, send_results
 from plugin.source import Remote, earlier_state, find_input
@@ -161,6 +162,9 @@ def perform(
             if not quiet:
                 print("\n".join(banner(folders)), file=sys.stderr, flush=True)
             with preemptible():
+                if not check_only:
+                    gpus.choose(getattr(config, "gpus", 1))
+                    gpus.check()
                 scans = find_input(source, folders, remote, _shown("input", folders.input))
                 resume = "new" if check_only else getattr(config, "resume", "new")
                 earlier = earlier_state(source, folders, remote, run_name=run_name, resume=resume)

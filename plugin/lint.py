@@ -16,6 +16,7 @@ from typing import Any
 
 from medgan.config import environment_name
 from medgan.errors import ConfigError
+from plugin.gpus import DEVICE
 from plugin.target import SourceConfig
 
 FORM_FIELDS = 12
@@ -453,7 +454,7 @@ def _environment(command: Object, settings: type) -> Problems:
     for name, value in command.get("environment-variables", {}).items():
         if not name.startswith("MEDGAN_"):
             yield f"environment variable {name}: only MEDGAN_ variables are read"
-        elif name not in options:
+        elif name not in options and name != DEVICE:
             yield f"environment variable {name}: the command line has no such option"
         elif name in defaults and (entry := replaced.get(value)):
             stated = entry.get("default-value", "")

@@ -10,18 +10,16 @@ import hashlib
 import os
 import pwd
 import re
-import runpy
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import medgan
 from medgan.errors import ConfigError, InputError, OutputError
 from medgan.runs import RESULTS, check_writable, commit
+from plugin.gpus import kinds, pytorch
 
 BANNER_LINES = 12
 # A project mount can hold a million files on a network disk; beyond this the banner says "at least".
@@ -160,11 +158,11 @@ def _files(folder: Path) -> Iterator[str]:
 
 def banner(folders: Folders) -> list[str]:
     """What this process runs as and on, in at most 12 lines and without a path."""
-    version, cuda = _torch()
+    version, cuda = pytorch()
     lines = [
         f"medgan {medgan.__version__}  commit {commit()[:12]}",
         f"PyTorch {version}  CUDA {cuda or 'none (CPU build)'}",
-        *_gpus(),
+        *kinds(),
         f"uid:gid {os.geteuid()}:{os.getegid()} ({_user_name() or 'no passwd entry'})  cores {len(os.sched_getaffinity(0))}",
         f"/dev/shm {_free(Path('/dev/shm'))}",  # noqa: S108 (measured, not written)
         f"input   {_mode(folders.input)}  {_count(folders.input)}",
@@ -173,31 +171,6 @@ def banner(folders: Folders) -> list[str]:
         f"weights {_weights(folders.weights)}",
     ]
     return lines[:BANNER_LINES]
-
-
-def _torch() -> tuple[str, str]:
-    """Version and CUDA version of the installed torch without importing it (which takes seconds)."""
-    spec = find_spec("torch")
-    if spec is None or spec.origin is None:
-        return "not installed", ""
-    values = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
-    return str(values["__version__"]), str(values.get("cuda") or "")
-
-
-def _gpus() -> list[str]:
-    """One line per kind of GPU the driver shows, at most three."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ["GPU none"]
-    try:
-        query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-        rows = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return ["GPU none (nvidia-smi fails)"]
-    kinds: dict[str, int] = {}
-    for row in filter(None, map(str.strip, rows)):
-        kinds[row] = kinds.get(row, 0) + 1
-    return [f"GPU {number} x {kind}" for kind, number in kinds.items()][:3] or ["GPU none"]
 
 
 def _mode(folder: Path) -> str:

@@ -53,7 +53,16 @@ def run(
     how = os.environ["HOW"]
     if how == "environment":
         (output / "report" / run_name).mkdir(parents=True, exist_ok=True)
-        names = ("HOME", "USER", "MPLCONFIGDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "MEDGAN_CACHE")
+        names = (
+            "HOME",
+            "USER",
+            "MPLCONFIGDIR",
+            "XDG_CACHE_HOME",
+            "TORCHINDUCTOR_CACHE_DIR",
+            "TRITON_CACHE_DIR",
+            "MEDGAN_CACHE",
+            "CUDA_VISIBLE_DEVICES",
+        )
         seen = {name: os.environ.get(name, "") for name in names} | {"settings": to_json(config), "weights": str(weights)}
         (output / "report" / run_name / "seen.json").write_text(json.dumps(seen))
     if how == "read":

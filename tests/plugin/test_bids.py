@@ -39,7 +39,7 @@ def bids(tmp_path: Path) -> Path:
 def app(*words: object, how: str = "environment") -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MEDGAN_", "XNAT_"))}
     command = [sys.executable, "-m", "tests.plugin.small", how, "run", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, env=env)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, env=env | {"MEDGAN_DEVICE": "cpu"})
 
 
 def taken(view: Path) -> list[str]:

@@ -51,7 +51,7 @@ class Place:
         places = ["--input", str(self.input), "--output", str(self.output), "--work", str(self.work)] if folders else []
         return subprocess.run(
             [*(as_user(uid) if uid else []), sys.executable, "-m", "tests.plugin.small", how, command, *places, *words],
-            capture_output=True, text=True, cwd=ROOT, timeout=60, env=base | (env or {}),
+            capture_output=True, text=True, cwd=ROOT, timeout=60, env=base | {"MEDGAN_DEVICE": "cpu"} | (env or {}),
         )  # fmt: skip
 
     def error(self, run_name: str = "") -> dict[str, object]:

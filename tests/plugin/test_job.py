@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from medgan import runs
 from plugin.command import ROOT
@@ -29,6 +30,8 @@ SESSION = "Erika_CT_2019"
 
 def start(*words: str, **env: str) -> subprocess.Popen[str]:
     base = {name: value for name, value in os.environ.items() if not name.startswith(("MEDGAN_", "XNAT_"))}
+    if not torch.cuda.is_available():
+        base["MEDGAN_DEVICE"] = "cpu"  # a CUDA build asks for a GPU
     command = [sys.executable, "-m", "plugin", *words]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=base | {"OMP_NUM_THREADS": "1"} | env

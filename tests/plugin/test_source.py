@@ -36,7 +36,7 @@ class Job:
 
     def __call__(self, how: str, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
         base = {name: value for name, value in os.environ.items() if not name.startswith(("MEDGAN_", "XNAT_"))}
-        site = {"XNAT_HOST": self.xnat.url, "XNAT_USER": "erika", "XNAT_PASS": SECRET, "HOME": str(self.root)}
+        site = {"XNAT_HOST": self.xnat.url, "XNAT_USER": "erika", "XNAT_PASS": SECRET, "HOME": str(self.root), "MEDGAN_DEVICE": "cpu"}
         places = ["--input", str(self.input), "--output", str(self.output), "--work", str(self.work)]
         return subprocess.run(
             [sys.executable, "-m", "tests.plugin.small", how, "train", *places, *words],

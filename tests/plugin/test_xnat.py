@@ -70,6 +70,8 @@ def test_a_gpu_is_asked_for_in_each_backends_own_words():
     assert cluster["generic-resources"] == {"gpu": "1"}
     assert "runtime" not in cluster
     assert not {"runtime", "generic-resources"} & set(cpu)
+    # An image with CUDA refuses to train without a GPU unless it is told to.
+    assert [c["environment-variables"].get("MEDGAN_DEVICE") for c in (docker, cluster, cpu)] == [None, None, "cpu"]
     assert len({c["name"] for c in (docker, cluster, cpu)}) == 3  # a site may register all three
 
 
