@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,6 +37,8 @@ FOLDER = click.Path(path_type=Path, readable=False)
 CREDENTIALS = ("XNAT_HOST", "XNAT_USER", "XNAT_PASS")
 LONGEST_SILENCE = 30 * 86400
 """Seconds to wait for the engine's next word: a training may be silent for longer than the SDK's minute."""
+# What an engine says that has no GPU to give: Docker before 29, Docker since then, and NVIDIA's own tool in both.
+NO_GPU = ("could not select device driver", "discover GPU vendor", "nvidia-container-cli")
 FAILED = "failed"
 """Where the files of a launch that did not end with 0 are kept: XNAT leaves them in its build folder and stores none."""
 
@@ -61,7 +64,7 @@ def launch(client: DockerClient, resolved: Launch) -> int:
     try:
         identity = client.api.create_container_from_config(resolved.body)["Id"]
     except docker.errors.APIError as error:
-        raise _refused(error, resolved) from None
+        raise refusal(error, resolved) from None
     try:
         with _handed_on(client, identity):
             stream = client.api.attach(identity, stdout=True, stderr=True, stream=True, logs=True, demux=True)
@@ -80,7 +83,7 @@ def launch(client: DockerClient, resolved: Launch) -> int:
         sys.stdout.write(b"".join(last).decode(errors="replace"))
         sys.stdout.flush()
     except docker.errors.APIError as error:
-        raise _refused(error, resolved) from None
+        raise refusal(error, resolved) from None
     finally:
         client.api.remove_container(identity, force=True)
     return code
@@ -104,14 +107,17 @@ def _handed_on(client: DockerClient, identity: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _refused(error: Any, resolved: Launch) -> MedganError:
-    """The engine's refusal in our words; its own quote paths of this machine."""
+def refusal(error: Any, resolved: Launch) -> MedganError:
+    """What an engine refuses, in our words: its own quote paths of this machine."""
     said = str(error.explanation or "")
     if "No such image" in said:
         return EngineError(f"the engine has no image {resolved.body['Image']}", fix="python -m plugin.docker build, or --image NAME")
-    if "runtime" in said.lower() and resolved.body["HostConfig"]["Runtime"]:
-        name = resolved.body["HostConfig"]["Runtime"]
-        return DeviceError(f"the engine does not know the runtime {name}", fix="install the NVIDIA container toolkit, or --variant cpu")
+    runtime = resolved.body["HostConfig"]["Runtime"]
+    fix = "NVIDIA's driver and container toolkit on the engine's machine, or --variant cpu without --gpus"
+    if any(words in said for words in NO_GPU):
+        return DeviceError("the engine has no GPU to give", fix=fix)
+    if re.search("unknown (or invalid )?runtime", said, re.IGNORECASE):
+        return DeviceError(f"the engine does not know the runtime {runtime}", fix=fix)
     for name, folder in resolved.folders.items():
         said = said.replace(str(folder), f"the folder of {name}")
     for secret in resolved.secrets:
@@ -264,7 +270,7 @@ def _beyond_xnat(body: dict[str, Any], *, gpus: str, network: str, work: Path | 
     """What a person at an engine may ask for and XNAT cannot."""
     host = body["HostConfig"]
     if gpus:
-        if gpus != "all" and not gpus.isdigit():
+        if not re.fullmatch(r"all|[1-9]\d*", gpus):
             raise ConfigError("--gpus is all or a number")
         host["Runtime"] = ""
         host["DeviceRequests"] = [{"Driver": "", "Count": -1 if gpus == "all" else int(gpus), "Capabilities": [["gpu"]]}]
@@ -283,7 +289,7 @@ def build_command(tag: str, arguments: tuple[str, ...], network: str) -> None:
     """Build the repository's Dockerfile through the engine's API, and print the image's name and size."""
     import docker
 
-    values: Mapping[str, str] = {"MEDGAN_COMMIT": commit()} | _chosen_arguments(arguments)
+    values: Mapping[str, str] = {"MEDGAN_COMMIT": commit(), "MEDGAN_CREATED": _commit_time()} | _chosen_arguments(arguments)
     client = connect()
     try:
         # The log is the image builder's own; a failed step is an entry of it and not an HTTP error.
@@ -297,6 +303,15 @@ def build_command(tag: str, arguments: tuple[str, ...], network: str) -> None:
         raise EngineError(f"the engine refuses the build: {error.explanation}") from None
     finally:
         client.close()
+
+
+def _commit_time() -> str:
+    """When the checkout's commit was made (ISO 8601), or empty."""
+    try:
+        asked = subprocess.run(["git", "log", "-1", "--format=%cI"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return asked.stdout.strip()
 
 
 def _chosen_arguments(pairs: tuple[str, ...]) -> dict[str, str]:

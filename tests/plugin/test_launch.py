@@ -21,6 +21,8 @@ import pytest
 
 from medgan import runs
 from plugin.command import ROOT, TASKS
+from plugin.docker import refusal
+from plugin.resolution import Launch
 from tests.phantoms import ct_nifti
 from tests.plugin.containers import missing
 
@@ -78,6 +80,7 @@ def test_without_the_flag_no_credentials_leave_this_environment(place: Path):
         (("--workflow-id", "x"), "ERROR E_CONFIG --workflow-id is not a number"),
         (("--xnat",), "ERROR E_CONFIG --xnat, but XNAT_HOST, XNAT_USER, XNAT_PASS is not set"),
         (("--gpus", "some"), "ERROR E_CONFIG --gpus is all or a number"),
+        (("--gpus", "0"), "ERROR E_CONFIG --gpus is all or a number"),
         (("--command", "pyproject.toml"), "ERROR E_CONFIG the file is not JSON"),
     ],
 )
@@ -97,6 +100,37 @@ def test_a_faulty_command_file_is_not_run(place: Path):
     done = launched("--archive", place / "archive", "--output", place / "out", "--command", place / "command.json")
     assert done.returncode == 2
     assert "there is no such mount" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'could not select device driver "" with capabilities: [[gpu]]',
+        "failed to discover GPU vendor from CDI: no known GPU vendor found",
+        "failed to create task for container: OCI runtime create failed: nvidia-container-cli: initialization error: nvml error: driver not loaded",
+    ],
+)
+def test_whatever_an_engine_says_that_has_no_gpu_becomes_one_line(said: str):
+    import docker
+
+    launch = Launch(body={"Image": "medgan:0.1.0", "HostConfig": {"Runtime": "nvidia"}}, folders={}, made=(), handled=())
+    problem = refusal(docker.errors.APIError("500 Server Error", explanation=said), launch)
+    assert problem.line.startswith("ERROR E_GPU the engine has no GPU to give; fix: NVIDIA's driver and container toolkit")
+
+
+def test_not_every_failure_of_a_gpus_runtime_is_a_missing_runtime():
+    import docker
+
+    launch = Launch(
+        body={"Image": "medgan:0.1.0", "HostConfig": {"Runtime": "nvidia"}}, folders={"input": Path("/a/b")}, made=(), handled=()
+    )
+    problem = refusal(docker.errors.APIError("500", explanation="OCI runtime create failed: mounting /a/b: permission denied"), launch)
+    assert (
+        problem.line
+        == "ERROR E_ENGINE the engine refuses the container: OCI runtime create failed: mounting the folder of input: permission denied"
+    )
+    newer = refusal(docker.errors.APIError("400", explanation="unknown or invalid runtime name: nvidia"), launch)
+    assert newer.line.startswith("ERROR E_GPU the engine does not know the runtime nvidia; fix: ")
 
 
 def test_no_engine(place: Path):
@@ -208,6 +242,45 @@ def test_a_signal_goes_to_the_container_and_the_next_run_goes_on(quick: Path):
     done = launched(*words)
     assert done.returncode == 0, done.stderr
     assert "RESULT status=complete kimg=0.2" in done.stdout
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("gpus", ["all", "1"])
+def test_a_gpu_that_the_engine_does_not_have(ready: Path, gpus: str):
+    done = launched("--archive", ready / "archive", "--output", ready / "out", "--gpus", gpus)
+    assert (done.returncode, done.stdout) == (71, "")
+    assert done.stderr == (
+        "ERROR E_GPU the engine has no GPU to give; fix: NVIDIA's driver and container toolkit on the engine's machine,"
+        " or --variant cpu without --gpus\n"
+    )
+    assert files(ready / "out") == set()
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(900)
+def test_the_image_is_built_through_the_engines_interface(ready: Path, engine: Any):
+    # What `scripts/engine build` made is in the builder's cache: only labels and variables are new.
+    process = start("build", "--tag", "medgan:built-by-test", "--network", "host", "--build-arg", "MEDGAN_SOURCE=https://code.example.org")
+    stdout, stderr = process.communicate(timeout=800)
+    assert process.returncode == 0, stderr
+    said = json.loads(stdout)
+    built = engine.images.get("medgan:built-by-test")
+    try:
+        assert (said["image"], said["id"], said["bytes"]) == ("medgan:built-by-test", built.id, built.attrs["Size"])
+        assert built.labels["org.opencontainers.image.source"] == "https://code.example.org"
+        assert built.labels["org.opencontainers.image.created"].startswith("20")
+        assert "Step 1/" in stderr
+    finally:
+        engine.images.remove("medgan:built-by-test")
+
+
+@pytest.mark.docker
+def test_a_build_that_fails_ends_with_one_line(ready: Path):
+    process = start("build", "--tag", "medgan:never", "--build-arg", "BASE=medgan-no-such-base:1")
+    stdout, stderr = process.communicate(timeout=300)
+    assert (process.returncode, stdout) == (69, "")
+    assert stderr.splitlines()[-1].startswith("ERROR E_ENGINE the image cannot be built: ")
 
 
 @pytest.mark.docker
