@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,42 @@ def test_unequal_sets_worked_by_hand():
     # D = 2, real (1,1), (1,-1), (0,0): k = 1, 1, 1 off the diagonal; fake (2,0), (0,2): k = 1; between: 8, 8, 8, 0, 1, 1.
     real, fake = np.array([[1.0, 1], [1, -1], [0, 0]]), np.array([[2.0, 0], [0, 2]])
     assert squared_mmd(real, fake) == pytest.approx(1 + 1 - 2 * 26 / 6, rel=1e-14)
+
+
+def term_by_term(real: np.ndarray, fake: np.ndarray) -> Fraction:
+    """Eq. 4 of Binkowski et al. 2018 once more, one pair of images at a time and without rounding; rows of whole numbers."""
+
+    def k(x: np.ndarray, y: np.ndarray) -> Fraction:
+        return (Fraction(sum(int(a) * int(b) for a, b in zip(x, y, strict=True)), len(x)) + 1) ** 3
+
+    def within(rows: np.ndarray) -> Fraction:
+        others = [k(x, y) for i, x in enumerate(rows) for j, y in enumerate(rows) if i != j]
+        return sum(others, Fraction()) / len(others)
+
+    between = [k(x, y) for x in real for y in fake]
+    return within(real) + within(fake) - 2 * sum(between, Fraction()) / len(between)
+
+
+@pytest.mark.parametrize(("n_real", "n_fake", "dim"), [(2, 2, 1), (9, 5, 3), (13, 21, 16)])
+def test_equals_the_definition_term_by_term(n_real, n_fake, dim):
+    rng = np.random.default_rng(dim)
+    real, fake = rng.integers(-9, 10, (n_real, dim)), rng.integers(-6, 13, (n_fake, dim))
+    expected = term_by_term(real, fake)
+    assert squared_mmd(real, fake) == pytest.approx(float(expected), rel=1e-12)
+    assert KID()(real=Features.of(real), fake=Features.of(fake))["value"] == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_subsets_are_drawn_without_repeats_and_averaged():
+    """Eleven of twelve real images and all synthetic ones: each subset is one of twelve, and none has an image twice."""
+    rng = np.random.default_rng(0)
+    real, fake = rng.integers(-9, 10, (12, 3)), rng.integers(-6, 13, (11, 3))
+    one_left_out = [float(term_by_term(np.delete(real, i, 0), fake)) for i in range(12)]
+    for seed in range(4):
+        alone = float(KID(subsets=1, subset_size=11, seed=seed)(real=Features.of(real), fake=Features.of(fake))["value"])
+        assert min(abs(alone - value) for value in one_left_out) < 1e-9 * abs(alone)
+    many = KID(subsets=2000, subset_size=11)(real=Features.of(real), fake=Features.of(fake))
+    assert many["value"] == pytest.approx(np.mean(one_left_out), abs=4 * np.std(one_left_out) / 2000**0.5)
+    assert many["sd"] == pytest.approx(np.std(one_left_out), rel=0.1)
 
 
 def test_the_official_number(golden):
