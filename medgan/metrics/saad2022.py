@@ -23,24 +23,29 @@ SIDE = 128
 
 
 def five_scales(x: Tensor, y: Tensor) -> Tensor:
-    """Their MS-SSIM (N,) of images (N, C, H, W) in [0, 1]: the mean over channels (theirs were grey), the real part where a scale's mean is negative."""
-    value = torch.ones(x.shape[:2], dtype=torch.complex128, device=x.device)
+    """Their MS-SSIM (N,) of images (N, C, H, W) in [0, 1]: the real part where a scale's mean is negative."""
+    value = torch.ones(len(x), dtype=torch.complex128, device=x.device)
     for number, weight in enumerate(WEIGHTS):
         if number:
-            # Means of the pixels 2 i - 1 and 2 i, the first one repeated before the edge.
-            x, y = (F.avg_pool2d(F.pad(image, (1, 0, 1, 0), mode="replicate"), 2) for image in (x, y))
+            x, y = _halved(x), _halved(y)
         whole, contrast = _similarity(x, y)
         value = value * (whole if number == len(WEIGHTS) - 1 else contrast).to(value).pow(weight)
-    return value.mean(1).real
+    return value.real
+
+
+def _halved(image: Tensor) -> Tensor:
+    """Means of the pixels 2 i - 1 and 2 i, the first one repeated before the edge; theirs go over neighbouring channels too, so colours mix."""
+    image = F.avg_pool2d(F.pad(image, (1, 0, 1, 0), mode="replicate"), 2)
+    return (image + torch.cat([image[:, :1], image[:, :-1]], 1)) / 2
 
 
 def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM and its part without luminance, (N, C) each: means over the places where the smaller of window and image lies in the other."""
+    """SSIM and its part without luminance, (N,) each: means over channels and the places where the smaller of window and image lies in the other."""
     mean_x, mean_y, square_x, square_y, product = (_blurred(image) for image in (x, y, x * x, y * y, x * y))
     c1, c2 = K1**2, K2**2
     contrast = (2 * (product - mean_x * mean_y) + c2) / (square_x - mean_x.square() + square_y - mean_y.square() + c2)
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
-    return (luminance * contrast).mean((2, 3)), contrast.mean((2, 3))
+    return (luminance * contrast).mean((1, 2, 3)), contrast.mean((1, 2, 3))
 
 
 def _blurred(image: Tensor) -> Tensor:
