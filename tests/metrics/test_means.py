@@ -100,27 +100,40 @@ def test_taken_for_independent_pairs_would_promise_too_much():
     assert covered(naive, 2 / np.sqrt(np.pi), 100) < 0.5
 
 
-def test_intervals_hold_where_images_share_patients():
-    # 40 patients with 6 all but equal images each, in random disjoint pairs of images.
-    def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        patients = np.repeat(np.arange(40), 6)
-        x = (rng.normal(size=40)[patients] + 0.1 * rng.normal(size=240))[:, None]
-        pairs = rng.permutation(240).reshape(-1, 2)
-        return np.abs(x[pairs[:, 0]] - x[pairs[:, 1]])[:, 0], pairs, patients
-
-    # Two images of one patient (5 of 239) differ by a normal number of deviation 0.1 sqrt(2), of two by one of sqrt(2.02).
-    truth = np.sqrt(2 / np.pi) * (5 / 239 * np.sqrt(0.02) + 234 / 239 * np.sqrt(2.02))
+def sharing(count: int) -> tuple:
+    """Differences of images in random disjoint pairs, of so many patients with 6 all but equal images each: by patient, by image, and their true mean."""
 
     def by_patient(rng: np.random.Generator) -> Measured:
-        values, pairs, patients = draw(rng)
-        return Measured(values, patients[pairs], 40)
+        patients = np.repeat(np.arange(count), 6)
+        x = rng.normal(size=count)[patients] + 0.1 * rng.normal(size=6 * count)
+        pairs = rng.permutation(6 * count).reshape(-1, 2)
+        return Measured(np.abs(np.diff(x[pairs], axis=1)[:, 0]), patients[pairs], count)
 
     def by_image(rng: np.random.Generator) -> Measured:
-        values, pairs, _ = draw(rng)
-        return Measured(values, pairs)
+        found = by_patient(rng)
+        return Measured(found.values, np.arange(6 * count).reshape(-1, 2))
 
+    # Two images of one patient (5 of all others) differ by a normal number of deviation 0.1 sqrt(2), of two by one of sqrt(2.02).
+    same = 5 / (6 * count - 1)
+    return by_patient, by_image, np.sqrt(2 / np.pi) * (same * np.sqrt(0.02) + (1 - same) * np.sqrt(2.02))
+
+
+def test_intervals_hold_where_images_share_patients():
+    by_patient, by_image, truth = sharing(40)
     assert NOMINAL[0] <= covered(by_patient, truth) <= NOMINAL[1]
     assert covered(by_image, truth) < 0.85
+
+
+def test_few_patients_and_heavy_tails_hold_less_than_is_promised():
+    """Decision 0021 has these two figures: 20 patients, and squared differences of 60 pairs of exponential numbers."""
+    by_patient, _, truth = sharing(20)
+    assert covered(by_patient, truth) == pytest.approx(0.90, abs=0.01)
+
+    def heavy(rng: np.random.Generator) -> Measured:
+        return Measured(np.square(np.diff(rng.exponential(size=(60, 2)), axis=1)[:, 0]), np.arange(120).reshape(-1, 2))
+
+    # (x - y)^2 of two exponential numbers: twice the variance, which is 1.
+    assert covered(heavy, 2.0) == pytest.approx(0.85, abs=0.01)
 
 
 def test_the_interval_of_ms_ssim_holds_the_figure_of_a_very_large_set():
