@@ -41,7 +41,7 @@ class Normal:
         grey: Their neighbours by grey values.
         features: By features.
         patients: Patient of each image.
-        kept: Which images count: neither flat nor a training image again.
+        kept: Which images count: not flat, and of no patient with an image that is a training image again.
         halves: 1 where they were compared with all training images; 2 where one half of the training patients was compared with the other.
     """
 

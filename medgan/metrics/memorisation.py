@@ -97,7 +97,8 @@ def audit(
     guest = search(held_out or fake, numbers)
     copies = search.closest(planted, np.arange(len(planted)), step=progress.part(len(planted)))
 
-    normal, reason_why_not = _normal(search, guest, guests, known, rng)
+    usable = _usable(guest.grey, guests)
+    normal, reason_why_not = _normal(search, Normal(guest.grey, guest.features, guests, usable), known, rng)
     decision = decide(synthetic.grey, synthetic.features, normal)
     result: dict[str, Any] = {
         "verdict": "refused" if decision.refused_for else "passed" if normal else "not calibrated",
@@ -119,7 +120,7 @@ def audit(
         "false_alarm": {"at_most": decision.false_alarm, "level": LEVEL},
         **_rules(decision, synthetic),
         "features": {"name": search.features.name, "sha256": search.features.sha256, "resize": search.features.resize, "reason": reason},
-        **_averages(search, synthetic, guest, seed),
+        **_averages(search, synthetic, guest, usable, seed),
         "membership": None,
         "power": _power(copies, decision, synthetic),
         "seed": seed,
@@ -163,9 +164,8 @@ class _Search:
         return feature_rows(self.features, images, numbers, batch=self.batch, step=self.progress.part(len(numbers)))
 
 
-def _normal(search: _Search, guest: _Found, guests: Array, known: bool, rng: np.random.Generator) -> tuple[Normal | None, str]:
+def _normal(search: _Search, held_out: Normal, known: bool, rng: np.random.Generator) -> tuple[Normal | None, str]:
     """Patients who show what is normal: those held out or, where they are few, one half of the training patients. Or why there are none."""
-    held_out = Normal(guest.grey, guest.features, guests, ~guest.grey.flat & ~_again(guest.grey))
     if held_out.count >= ENOUGH_PATIENTS:
         return held_out, ""
     order = rng.permutation(len(np.unique(search.people)))
@@ -173,13 +173,15 @@ def _normal(search: _Search, guest: _Found, guests: Array, known: bool, rng: np.
     ours = np.sort(rng.permutation(np.flatnonzero(inside))[:MOST_HELD_OUT])
     if len(np.unique(search.people[ours])) > max(held_out.count, FEWEST_PATIENTS - 1):
         grey, features = search.halves(ours, np.flatnonzero(~inside))
-        half = Normal(grey, features, search.people[ours], ~grey.flat & ~_again(grey), halves=2)
+        half = Normal(grey, features, search.people[ours], _usable(grey, search.people[ours]), halves=2)
         if half.count > max(held_out.count, FEWEST_PATIENTS - 1):
             return half, ""
     if held_out.count >= FEWEST_PATIENTS:
         return held_out, ""
     who = (
-        f"{held_out.count} held-out patient{'' if held_out.count == 1 else 's'} with usable images" if len(guests) else "no held-out images"
+        f"{held_out.count} held-out patient{'' if held_out.count == 1 else 's'} with usable images"
+        if len(held_out.patients)
+        else "no held-out images"
     )
     training = f"{len(order)} training patient{'' if len(order) == 1 else 's'}" if known else "training images of unknown patients"
     return (
@@ -191,6 +193,11 @@ def _normal(search: _Search, guest: _Found, guests: Array, known: bool, rng: np.
 def _again(found: Neighbours) -> Array:
     """Images that are training images once more."""
     return np.asarray(~found.flat & (found.distance < DUPLICATE))
+
+
+def _usable(found: Neighbours, patients: Array) -> Array:
+    """Images that show what is normal: not flat, and of a patient of whom no image is a training image once more, as that one is among the others."""
+    return np.asarray(~found.flat & ~np.isin(patients, patients[_again(found)]))
 
 
 def _rules(decision: Decision, synthetic: _Found) -> dict[str, Any]:
@@ -227,9 +234,9 @@ def _rules(decision: Decision, synthetic: _Found) -> dict[str, Any]:
     }
 
 
-def _averages(search: _Search, synthetic: _Found, guest: _Found, seed: int) -> dict[str, Any]:
-    """Authenticity and C_T: of whole sets, in feature space. They decide nothing."""
-    seen, kept = ~synthetic.grey.flat, ~guest.grey.flat & ~_again(guest.grey)
+def _averages(search: _Search, synthetic: _Found, guest: _Found, kept: Array, seed: int) -> dict[str, Any]:
+    """Authenticity and C_T: of whole sets, in feature space, against those held-out images that are kept. They decide nothing."""
+    seen = ~synthetic.grey.flat
     if not seen.any():
         nothing_there = {"reason": "all synthetic images are flat"}
         return {"authenticity": {"share": None, **nothing_there}, "c_t": {"value": None, **nothing_there}}

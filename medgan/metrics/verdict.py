@@ -104,7 +104,9 @@ def limits(result: dict[str, Any]) -> list[str]:
     if result["calibrated"] and result["calibration_patients"] < 300:
         said.append(f"The count, in which a patient counts once, has little power with {result['calibration_patients']} patients.")
     if result["held_out_duplicates"]:
-        said.append(f"{result['held_out_duplicates']} held-out images are training images too; they were left out of the calibration.")
+        said.append(
+            f"{result['held_out_duplicates']} held-out images are training images too; all images of their patients were left out of the calibration."
+        )
     if result["flat"]["fake"]:
         said.append(f"{result['flat']['fake']} synthetic images are flat and were not judged.")
     if result["features"]["name"].startswith("thumbnails"):

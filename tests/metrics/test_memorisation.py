@@ -193,6 +193,25 @@ def test_duplicates_inside_the_data_raise_no_false_alarm_and_hide_no_copy(sets, 
     assert (found.pairs[0]["fake"], found.pairs[0]["train"]) in {(50, 4), (50, 124)}
 
 
+def test_training_images_that_repeat_calibrate_nothing_where_halves_do(sets):
+    """One slice of each patient stands once more under another name: neither it nor its neighbours show how near strangers are."""
+    (train, keys), held_out, honest = sets
+    twice = ((np.concatenate([train, train[::3]]), [*keys, *[f"again-{key}" for key in keys[::3]]]), held_out, honest)
+    clean, spoiled = (look(honest[:30], some, calibrated=False).result for some in (sets, twice))
+    assert spoiled["calibrated_on"] == "halves of the training patients"
+    assert spoiled["count_test"]["distance"] == pytest.approx(clean["count_test"]["distance"], rel=0.1)
+
+
+def test_a_held_out_patient_with_an_image_in_the_training_set_is_no_stranger(sets):
+    (train, keys), (held_out, held_keys), honest = sets
+    some = [0, 9, 40]
+    leaked = ((np.concatenate([train, held_out[some]]), [*keys, "a", "b", "c"]), (held_out, held_keys), honest)
+    found = look(honest[:30], leaked).result
+    assert (found["held_out_duplicates"], found["calibration_patients"]) == (3, 37)
+    assert found["count_test"]["distance"] == pytest.approx(look(honest[:30], sets).result["count_test"]["distance"], rel=0.1)
+    assert "3 held-out images are training images too; all images of their patients were left out of the calibration." in found["limits"]
+
+
 def test_the_nearest_pairs_stand_first_and_a_copy_by_features_shows_its_own_pair(sets):
     """Of a copy that only features see, turned by 30 degrees, the pair is that of the features."""
     from scipy.ndimage import rotate
