@@ -19,9 +19,9 @@ import numpy as np
 from rows import in_turn, rounded, row, show
 from scipy.linalg import sqrtm
 
-from medgan.metrics.evaluate import compare
 from medgan.metrics.features import Features, load, save
 from medgan.metrics.fid import FID
+from medgan.metrics.values import compare
 from medgan.progress import nothing
 
 DIM = 2048

@@ -16,8 +16,8 @@ import numpy as np
 from rows import in_turn, rounded, row, show
 
 from medgan.metrics import METRICS
-from medgan.metrics.evaluate import compare
 from medgan.metrics.features import Features
+from medgan.metrics.values import compare
 from medgan.progress import nothing
 
 NAMES = ("fid", "kid", "precision_inception", "density_inception", "cosine_inception")

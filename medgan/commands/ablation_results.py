@@ -40,7 +40,7 @@ def measure(plan: Plan, out: Path, *, data: Path, weights: Path | None) -> None:
         DataError: `data` is not the main set.
     """
     from medgan.commands.evaluate import evaluate
-    from medgan.metrics.evaluate import EvaluateConfig
+    from medgan.metrics.config import EvaluateConfig
 
     _check_set(plan, MAIN, data)
     wanted = {name for test in plan.tests if test.anew for name in (test.a, test.b)}

@@ -10,7 +10,7 @@ import click
 
 from medgan.config import options_from, resolve, to_json
 from medgan.errors import ConfigError, InputError
-from medgan.metrics.evaluate import EvaluateConfig
+from medgan.metrics.config import EvaluateConfig
 
 if TYPE_CHECKING:
     from medgan.data.dataset import Dataset

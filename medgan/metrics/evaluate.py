@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medgan import machine
-from medgan.config import setting
 from medgan.errors import ConfigError, DataError
-from medgan.metrics import EXTRACTORS, METRICS
-from medgan.metrics.features import Array, Collector, Extractor, Features, Images, cache_path, identity, load, save, stride
-from medgan.metrics.fid import FID
-from medgan.metrics.metric import Metric, Result
-from medgan.metrics.pictures import Pictures, class_numbers, drawn, patients_of
-from medgan.metrics.uncertainty import add_uncertainty
+from medgan.metrics import EXTRACTORS
+from medgan.metrics.features import Array, Extractor, Features, Images, cache_path, identity, load, save, stride
+from medgan.metrics.metric import Result
+from medgan.metrics.pictures import Pictures, alike, checked, class_numbers, drawn, patients_of
+from medgan.metrics.sweep import sweep
+from medgan.metrics.values import compare, metric_of
 from medgan.progress import Step, nothing
 from medgan.ranks import Ranks
 
@@ -34,47 +31,6 @@ DEFAULT = "inception-2015-12-05"
 
 Sampler = Callable[[int, int], Array]
 """`sample(start, count)` gives synthetic images number start ... start + count - 1 as (count, C, H, W) uint8."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Settings of an evaluation."""
-
-    metrics: tuple[str, ...] = setting(
-        ("fid", "kid"),
-        "what to compute, separated by commas: fid, fid50k_full, fid50k, kid; precision, recall, density and coverage, each with _inception, _pixels or "
-        "_lpips_vgg16; ms_ssim, ms_ssim_saad2022, cosine_pixels, cosine_inception, ssim_nearest, lpips_alexnet, lpips_vgg16, ppl2_wend (with --bundle)",
-    )
-    extractor: str = setting("inception-2015-12-05", "network whose features are compared")
-    resize: str = setting("tf1", "how images reach the extractor's size", choices=("tf1", "pytorch-fid"))
-    n_fake: int = setting(50_000, "synthetic images to use, or fewer where a set holds fewer")
-    batch: int = setting(32, "images per forward pass; does not change the result", label="Evaluation batch")
-    intervals: bool = setting(True, "confidence intervals, and of FIDs the real-real floor and FID-infinity")
-    seed: int = setting(0, "first seed of the generator's images, and of random subsets")
-    pairs: int = setting(
-        1000, "random pairs of images of a set for ms_ssim, cosine distances and lpips; half of the images drawn", label="Image pairs"
-    )
-    picture_size: int = setting(
-        0, "side in pixels to which images are resized for ms_ssim, e.g. 176; 0 leaves them", label="Size for MS-SSIM"
-    )
-    cosine_pairs: str = setting("all", "pairs of the images drawn for cosine distances", choices=("all", "disjoint"))
-    center: bool = setting(False, "take the mean image off before cosine distances")
-
-    def __post_init__(self) -> None:
-        if self.n_fake < 2:
-            raise ConfigError(f"--n-fake {self.n_fake}: a distance needs at least 2 images", fix="--n-fake 50000")
-        if self.batch < 1:
-            raise ConfigError(f"--batch {self.batch}: at least one image at a time", fix="--batch 32")
-        if self.pairs < 1:
-            raise ConfigError(f"--pairs {self.pairs}: at least one pair", fix="--pairs 1000")
-        if self.picture_size < 0:
-            raise ConfigError(f"--picture-size {self.picture_size} is no size", fix="--picture-size 0 leaves images as they are")
-        if not self.metrics:
-            raise ConfigError("--metrics names no metric", fix=f"some of {', '.join(METRICS.names())}")
-
-    def of_metrics(self) -> dict[str, Any]:
-        """The settings that metrics have by the same name."""
-        return {name: getattr(self, name) for name in ("pairs", "picture_size", "cosine_pairs", "center", "intervals")}
 
 
 class Evaluator:
@@ -116,7 +72,7 @@ class Evaluator:
     ) -> None:
         self.ranks = ranks
         device = device or str(machine.device())
-        self.metrics = {name: _metric(name, **{**settings, "seed": seed, "device": device, "weights": weights}) for name in metrics}
+        self.metrics = {name: metric_of(name, **{**settings, "seed": seed, "device": device, "weights": weights}) for name in metrics}
         self.pairs = int(settings.get("pairs", 1000))
         for name, metric in self.metrics.items():
             if metric.extractor == DEFAULT and extractor != DEFAULT:
@@ -160,7 +116,7 @@ class Evaluator:
         """
         if len(real) == 0:
             raise DataError("the real set holds no images", fix="give a set with images as --real")
-        self._shape = _checked(real.images(range(1))).shape[1:]
+        self._shape = checked(real.images(range(1))).shape[1:]
         self._n_real = len(real)
         if self._needs("images") and self.ranks.speaks:
             numbers = drawn(len(real), 2 * self.pairs, self._shape, seed=self.seed)
@@ -178,7 +134,7 @@ class Evaluator:
                     found[name] = kept
         missing = [name for name in self.extractors if not self.ranks.any(name in found)]
         if missing:
-            made, _ = self._collect(real.images, len(real), step, extractors=missing, sample=True)
+            made, _ = self._sweep(real.images, len(real), step, extractors=missing, sample=True)
             found |= made
         for name in set(missing) & set(paths):
             try:
@@ -248,7 +204,7 @@ class Evaluator:
             pictures = self._pictures(fake, numbers, subjects) if self.ranks.speaks else None
         else:
             draw = sample or (lambda first, some: fake.images(range(first, first + some)))  # type: ignore[union-attr]
-            features, images = self._collect(
+            features, images = self._sweep(
                 lambda numbers: draw(numbers.start, len(numbers)),
                 count,
                 step,
@@ -308,18 +264,10 @@ class Evaluator:
     def _pictures(self, images: Images, numbers: Array, subjects: Sequence[str] | None) -> Pictures:
         """Some images of a set, in this order, read in its own."""
         order = numbers.argsort()
-        found = self._alike(images.images(numbers[order].tolist()))
+        found = alike(images.images(numbers[order].tolist()), self._shape)
         return Pictures(found[order.argsort()], numbers, class_numbers(images, numbers), images, patients_of(subjects, numbers))
 
-    def _alike(self, images: Array) -> Array:
-        if _checked(images).shape[1:] != self._shape:
-            raise DataError(
-                f"the sets differ: real images are {_size(self._shape)}, others {_size(images.shape[1:])}",
-                fix="prepare both with the same size and channels",
-            )
-        return images
-
-    def _collect(
+    def _sweep(
         self,
         fetch: Callable[[range], Array],
         total: int,
@@ -329,121 +277,16 @@ class Evaluator:
         keep: Array = np.arange(0),  # noqa: B008 (never written to)
         sample: bool = False,
     ) -> tuple[dict[str, Features], Array]:
-        """Features of each extractor of images number 0 ... total - 1, and on rank 0 those images whose numbers are to be kept, in that order.
-
-        Ranks take batches in turn, and all of them make the same number of steps. `sample` keeps feature rows for intervals.
-        """
-        every = stride(total) if sample else 0
-        collectors = {name: Collector(self.extractors[name].dim, keep=name in self._whole, every=every) for name in extractors}
-        mine: list[int] = []
-        kept = np.zeros((0, *self._shape), dtype=np.uint8), np.zeros(0, dtype=np.int64)
-        parts = [kept]
-        step(0, total)
-        for turn in range(0, total, self.batch * self.ranks.count):
-            start = turn + self.batch * self.ranks.rank
-            numbers = range(min(start, total), min(start + self.batch, total))
-            if numbers:
-                images = self._alike(fetch(numbers))
-                for name, collector in collectors.items():
-                    collector.add(self.extractors[name](images), numbers)
-                mine += numbers
-                wanted = np.isin(numbers, keep)
-                parts.append((images[wanted], np.array(numbers)[wanted]))
-            step(min(turn + self.batch * self.ranks.count, total), total)
-        features = {name: collector.finish(self.ranks, mine) for name, collector in collectors.items()}
-        return features, self._gathered(parts, keep)
-
-    def _gathered(self, parts: list[tuple[Array, Array]], keep: Array) -> Array:
-        """The images kept on all ranks, in the order of `keep`; only rank 0 has them."""
-        import torch
-
-        images, numbers = (torch.from_numpy(np.concatenate([part[i] for part in parts])) for i in (0, 1))
-        if self.ranks.count > 1 and len(keep):
-            every = self.ranks.gather(images), self.ranks.gather(numbers)
-            if not self.ranks.speaks:
-                return parts[0][0]
-            images, numbers = torch.cat(every[0]), torch.cat(every[1])
-        found: Array = images.numpy()[numbers.numpy().argsort()[keep.argsort().argsort()]]
-        return found
-
-
-def compare(
-    metrics: dict[str, Metric],
-    *,
-    real: Features | None,
-    fake: Features | None,
-    seed: int,
-    others: Mapping[str, tuple[Features, Features]] = {},
-    pictures: tuple[Pictures | None, Pictures | None] = (None, None),
-    counts: tuple[int, int] = (0, 0),
-    made: Mapping[str, Result] = {},
-    uncertainty: Step | None = None,
-) -> dict[str, Any]:
-    """Metrics of two sets, each under the name it has a right to, and what a reader must know about them.
-
-    Args:
-        metrics: Name -> metric.
-        real: Features of the real set; None where no metric needs them.
-        fake: Of the synthetic set.
-        others: Further features of both sets by the name of their extractor, for metrics that are named after them.
-        seed: Of a metric that stands in for another.
-        pictures: Images of the real and of the synthetic set, for metrics that need them.
-        made: Results of metrics of a generator.
-        counts: How many images either set has; its features' count where there are features.
-        uncertainty: See `Evaluator.evaluate`.
-    """
-
-    def features_of(metric: Metric) -> tuple[Features | None, Features | None]:
-        return others.get(metric.extractor, (real, fake))
-
-    n_real, n_fake = (features.count if features else count for features, count in zip((real, fake), counts, strict=True))
-    values: dict[str, Any] = {}
-    measured: dict[str, Metric] = {}
-    warnings = []
-    for asked, metric in metrics.items():
-        name = asked
-        if metric.n_fake and n_fake != metric.n_fake:
-            name, metric = metric.instead, _metric(metric.instead, seed=seed)
-            warnings.append(
-                {
-                    "code": "W_NOT_50K",
-                    "text": f"{asked} stands for {metrics[asked].n_fake} synthetic images; with {n_fake} the value is reported as {name}.",
-                }
-            )
-        if name not in values:
-            one, other = pictures if metric.needs == "images" else features_of(metric)
-            measured[name] = metric
-            values[name] = {**(made[name] if name in made else metric(real=one, fake=other)), "higher_is_better": metric.higher_is_better}
-            if metric.extractor in others:
-                values[name]["features"] = metric.extractor
-    if real and min(n_real, n_fake) < real.dim and any(isinstance(metric, FID) for metric in measured.values()):
-        text = (
-            f"{n_real} real and {n_fake} synthetic images are so few that FID is a smoke figure: below {real.dim}, the width of the "
-            f"features, the covariance is rank-deficient and most of the value is bias. Compare it only at the same two counts."
+        """Features of images number 0 ... total - 1, and those images whose numbers are to be kept; `sample` keeps feature rows for intervals."""
+        return sweep(
+            fetch,
+            total,
+            shape=self._shape,
+            extractors={name: self.extractors[name] for name in extractors},
+            whole=self._whole,
+            every=stride(total) if sample else 0,
+            keep=keep,
+            batch=self.batch,
+            ranks=self.ranks,
+            step=step,
         )
-        warnings.append({"code": "W_SMALL_N", "text": text})
-    for one, other in ((real, fake), *others.values()):
-        if uncertainty and one and other:
-            its = {name: metric for name, metric in measured.items() if features_of(metric)[0] is one}
-            warnings += add_uncertainty(values, its, real=one, fake=other, seed=seed, step=uncertainty)
-    return {"metrics": values, "n_real": n_real, "n_fake": n_fake, "warnings": warnings}
-
-
-def _metric(name: str, **settings: Any) -> Metric:
-    """A metric with those of the settings that it has."""
-    metric: Metric = METRICS.get(name)()
-    if dataclasses.is_dataclass(metric):
-        own = {field.name for field in dataclasses.fields(metric)}
-        metric = dataclasses.replace(metric, **{key: value for key, value in settings.items() if key in own})
-    return metric
-
-
-def _checked(images: Array) -> Array:
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise DataError(f"images must be 8-bit grey or RGB (N, C, H, W), not {images.dtype} {images.shape}")
-    return images
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    channels, height, width = shape
-    return f"{width} x {height} with {channels} channel{'s' if channels > 1 else ''}"

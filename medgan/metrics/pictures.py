@@ -91,3 +91,33 @@ def blocks(count: int, image_shape: tuple[int, ...]) -> Iterator[slice]:
     size = max(2**21 // int(np.prod(image_shape)), 1)
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
+
+
+def checked(images: Array) -> Array:
+    """Images as they are.
+
+    Raises:
+        DataError: They are no 8-bit grey or RGB images.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise DataError(f"images must be 8-bit grey or RGB (N, C, H, W), not {images.dtype} {images.shape}")
+    return images
+
+
+def alike(images: Array, shape: tuple[int, ...]) -> Array:
+    """Images as they are.
+
+    Raises:
+        DataError: They are not of the shape (C, H, W) that real images have.
+    """
+    if checked(images).shape[1:] != shape:
+        raise DataError(
+            f"the sets differ: real images are {_size(shape)}, others {_size(images.shape[1:])}",
+            fix="prepare both with the same size and channels",
+        )
+    return images
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    channels, height, width = shape
+    return f"{width} x {height} with {channels} channel{'s' if channels > 1 else ''}"

@@ -105,7 +105,8 @@ def test_a_bundle_is_sampled_in_fp32_on_the_chosen_device(tmp_path, monkeypatch)
     from medgan.commands.evaluate import bundle_sampler
     from medgan.errors import DeviceError
     from medgan.machine import set_precision
-    from medgan.metrics.evaluate import EvaluateConfig, Evaluator
+    from medgan.metrics.config import EvaluateConfig
+    from medgan.metrics.evaluate import Evaluator
     from medgan.networks.bundle import write_bundle
     from medgan.networks.stylegan2 import Generator
 

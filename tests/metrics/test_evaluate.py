@@ -5,11 +5,13 @@ import pytest
 
 from medgan.errors import ConfigError, DataError, WeightsError
 from medgan.metrics import METRICS
-from medgan.metrics.evaluate import EvaluateConfig, Evaluator, compare
+from medgan.metrics.config import EvaluateConfig
+from medgan.metrics.evaluate import Evaluator
 from medgan.metrics.features import Features
 from medgan.metrics.fid import FID, FID50kFull
 from medgan.metrics.kid import KID
 from medgan.metrics.pictures import Pictures
+from medgan.metrics.values import compare
 from tests.metrics.phantoms import ImageSet, gaussian, waves
 from tests.metrics.pretrained import fetched, inception
 from tests.metrics.test_path_length import walk

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from medgan.metrics import METRICS
-from medgan.metrics.evaluate import EvaluateConfig
+from medgan.metrics.config import EvaluateConfig
 from medgan.metrics.pictures import Pictures
 from medgan.metrics.saad2022 import SaadMSSSIM, five_scales
 from medgan.metrics.ssim import MSSSIM, prepared

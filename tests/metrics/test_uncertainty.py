@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from medgan.metrics import METRICS
-from medgan.metrics.evaluate import compare
 from medgan.metrics.features import Features
 from medgan.metrics.fid import FID
 from medgan.metrics.frechet import frechet_distance
 from medgan.metrics.kid import KID
 from medgan.metrics.means import interval
 from medgan.metrics.uncertainty import Groups, Sample, floor, jackknife_variance
+from medgan.metrics.values import compare
 from medgan.progress import nothing
 from tests.metrics.phantoms import gaussian
 
