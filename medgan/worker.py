@@ -1,4 +1,4 @@
-"""One of the processes that train together on this machine: `python -m medgan.worker FOLDER`, started by `medgan.launch`."""
+"""One of the processes that train or measure together on this machine: `python -m medgan.worker FOLDER`, started by `medgan.launch`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from medgan.cli import as_problem, fail
 from medgan.launch import leave_error
@@ -14,7 +15,7 @@ from medgan.signals import preemptible
 
 
 def main(folder: Path) -> None:
-    """Do the work that a folder describes, as `medgan.commands.train` wrote it; a problem goes to the process that started us."""
+    """Do the work that a folder describes, as the command wrote it; a problem goes to the process that started us."""
     # Ctrl-C reaches every process of a terminal; the one that started us decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(format="%(levelname)s %(message)s")
@@ -30,14 +31,21 @@ def main(folder: Path) -> None:
 
 
 def run(folder: Path) -> None:
+    """Do the share of one rank."""
+    from medgan.commands.train import WORK
+
+    work = json.loads((folder / WORK).read_text(encoding="utf-8"))
+    {"train": train, "evaluate": evaluate}[work.pop("stage")](folder, work)
+
+
+def train(folder: Path, work: dict[str, Any]) -> None:
     """Train as one rank."""
     from medgan import runs
-    from medgan.commands.train import WORK, run_training
+    from medgan.commands.train import run_training
     from medgan.config import read_settings
     from medgan.data.dataset import open_dataset
     from medgan.training.config import TrainConfig
 
-    work = json.loads((folder / WORK).read_text(encoding="utf-8"))
     places = {name: Path(work[name]) if work[name] else None for name in ("data", "out", "weights", "features")}
     assert places["data"]
     assert places["out"]
@@ -52,6 +60,19 @@ def run(folder: Path) -> None:
         explicit=work["explicit"],
         features=places["features"],
     )
+
+
+def evaluate(folder: Path, work: dict[str, Any]) -> None:
+    """Measure as one rank; rank 0 leaves the result in the folder."""
+    from medgan import runs
+    from medgan.commands.evaluate import measured
+    from medgan.config import read_settings
+    from medgan.metrics.config import EvaluateConfig
+
+    places = {name: Path(path) if path else None for name, path in work.items()}
+    config = EvaluateConfig(**read_settings(folder / runs.CONFIG, EvaluateConfig))
+    if result := measured(config, **places):  # type: ignore[arg-type]
+        runs.write_json(folder / runs.METRICS, result)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ KID_SEED = 1_500_000_000
 """Of the images of KIDs between snapshots: the same at every tick, and neither those that choose nor those that are reported."""
 
 WORK = "work.json"
-"""What the ranks of one training are told, beside config.json."""
+"""What ranks are told, beside config.json: which `stage` they share, and where its things are."""
 
 
 @click.command()
@@ -114,7 +114,7 @@ def command(
 
 
 def processes(asked: int | None) -> int:
-    """How many processes will train: those that torchrun started, or those that were asked for.
+    """How many processes will share the work: those that torchrun started, or those that were asked for.
 
     Raises:
         ConfigError: Both were given and differ.
@@ -248,6 +248,7 @@ def _on_processes(
 
     machine.check_devices(config.gpus)
     work = {
+        "stage": "train",
         "data": str(data.path.absolute()),
         "show_names": data.show_names,
         "out": str(out.absolute()),

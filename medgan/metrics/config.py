@@ -23,6 +23,9 @@ class EvaluateConfig:
     resize: str = setting("tf1", "how images reach the extractor's size", choices=("tf1", "pytorch-fid"))
     n_fake: int = setting(50_000, "synthetic images to use, or fewer where a set holds fewer")
     batch: int = setting(32, "images per forward pass; does not change the result", label="Evaluation batch")
+    gpus: int = setting(
+        1, "processes that share the images, each with a GPU of its own (without GPUs, some cores); does not change the result"
+    )
     intervals: bool = setting(True, "confidence intervals, and of FIDs the real-real floor and FID-infinity")
     seed: int = setting(0, "first seed of the generator's images, and of random subsets")
     pairs: int = setting(
@@ -39,6 +42,8 @@ class EvaluateConfig:
             raise ConfigError(f"--n-fake {self.n_fake}: a distance needs at least 2 images", fix="--n-fake 50000")
         if self.batch < 1:
             raise ConfigError(f"--batch {self.batch}: at least one image at a time", fix="--batch 32")
+        if self.gpus < 1:
+            raise ConfigError(f"--gpus {self.gpus}: at least one process", fix="--gpus 1")
         if self.pairs < 1:
             raise ConfigError(f"--pairs {self.pairs}: at least one pair", fix="--pairs 1000")
         if self.picture_size < 0:

@@ -254,6 +254,7 @@ def test_a_dry_run_prints_the_settings(tmp_path, monkeypatch):
         "resize": "tf1",
         "n_fake": 777,
         "batch": 0,
+        "gpus": 1,
         "intervals": True,
         "seed": 0,
         "pairs": 1000,

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from medgan.errors import ConfigError, DataError, WeightsError
 from medgan.metrics import METRICS
@@ -243,20 +244,28 @@ def test_settings_that_cannot_be():
             EvaluateConfig(**wrong)
 
 
-def test_no_metric_depends_on_the_batch():
+def every_metric(**settings) -> dict:
+    """All metrics that nine images have a right to, of one pair of sets and one walk."""
     inception()
     for name in ("lpips-alexnet", "lpips-vgg16"):
         fetched(name)
     names = [name for name in METRICS.names() if not METRICS.get(name).n_fake]
-    real, fake = waves(7, 32), waves(9, 32, first=20)
-    found = []
-    for batch in (2, 16):
-        evaluator = Evaluator(names, batch=batch)
-        evaluator.reference(ImageSet(real))
-        found.append(evaluator.evaluate(sample=lambda start, count: fake[start : start + count], walk=walk, n_fake=9)["metrics"])
-    assert list(found[0]) == list(found[1]) == names
-    for name in names:
-        assert found[0][name]["value"] == pytest.approx(found[1][name]["value"], rel=2e-4), name
+    fake, evaluator = waves(9, 32, first=20), Evaluator(names, **settings)
+    evaluator.reference(ImageSet(waves(7, 32)))
+    found = evaluator.evaluate(sample=lambda start, count: fake[start : start + count], walk=walk, n_fake=9)["metrics"]
+    assert list(found) == names
+    return {name: entry["value"] for name, entry in found.items()}
+
+
+def test_no_metric_depends_on_the_batch():
+    assert every_metric(batch=2) == pytest.approx(every_metric(batch=16), rel=2e-4)
+
+
+@pytest.mark.gpu
+def test_no_metric_depends_on_the_device():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    assert every_metric(device="cuda") == pytest.approx(every_metric(device="cpu"), rel=1e-2)
 
 
 def test_no_metric_takes_its_sets_by_position():
