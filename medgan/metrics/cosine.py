@@ -11,7 +11,7 @@ from medgan.errors import DataError
 from medgan.metrics.features import Array, Features
 from medgan.metrics.means import Measured, described, units_of
 from medgan.metrics.metric import Result
-from medgan.metrics.pictures import Pictures, patients_of, within
+from medgan.metrics.pictures import Pictures, patients_of, places_of, within
 
 COLUMNS = 2**16
 """Pixels of every image that are held in float64 at a time."""
@@ -113,18 +113,18 @@ class CosinePixels:
 
 @dataclass(frozen=True, kw_only=True)
 class CosineInception(CosinePixels):
-    """Mean cosine distance of the Inception features of two images of one set. Higher means more varied."""
+    """Mean cosine distance of the Inception features of two images of one class. Higher means more varied."""
 
     needs: ClassVar[str] = "features"
     extractor: ClassVar[str] = "inception-2015-12-05"
     seed: int = 0
 
     def __call__(self, *, real: Features, fake: Features) -> Result:  # type: ignore[override]
-        """As in pixels, but without classes, over at most twice `pairs` images of each set that the seed draws."""
+        """As in pixels, over at most twice `pairs` images of each set that the seed draws."""
         values = []
-        for features in (fake, real):
-            assert features.rows is not None
-            chosen = np.random.default_rng(self.seed).permutation(features.count)[: 2 * self.pairs]
-            subjects = patients_of(features.subjects, chosen)
-            values.append(self.of_classes(features.rows[chosen], [np.arange(len(chosen))], subjects))
-        return {**self.described(*values), "within": "set"}
+        for one, other in ((fake, real), (real, fake)):
+            assert one.rows is not None
+            chosen = np.random.default_rng(self.seed).permutation(one.count)[: 2 * self.pairs]
+            classes = places_of(len(chosen), None if one.labels is None or other.labels is None else one.labels[chosen])
+            values.append(self.of_classes(one.rows[chosen], classes, patients_of(one.subjects, chosen)))
+        return {**self.described(*values), "within": within(real, fake)}

@@ -143,7 +143,7 @@ class Evaluator:
                 # A cache that cannot be written costs time, never a result.
                 log.warning("features of the real set were not kept for next time: %s", error.strerror)
         for features in found.values():
-            features.subjects = subjects
+            features.subjects, features.labels = subjects, class_numbers(real, np.arange(len(real)))
         self._real = found
 
     def check_generator(self, there: bool) -> None:
@@ -216,6 +216,7 @@ class Evaluator:
             pictures = Pictures(images, numbers, classes, fake, patients_of(subjects, numbers))
             for found in features.values():
                 found.subjects = subjects[:count] if subjects else None
+                found.labels = class_numbers(fake, np.arange(count)) if fake is not None else None
         made: dict[str, Result] = {}
         for name, metric in self.metrics.items():
             if metric.needs == "generator":

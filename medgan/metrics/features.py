@@ -81,6 +81,8 @@ class Features:
         self._outer = outer
         self.subjects: Sequence[str] | None = None
         """A key of the patient of each of the N images, where they are known: rows of one patient are not independent."""
+        self.labels: Array | None = None
+        """Class number of each of the N images, (N,), where the set has them."""
         self.kept: dict[Any, Any] = {}
         """What metrics have worked out of this set and others will ask for again."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medgan.errors import DataError
-from medgan.metrics.features import Array, Images
+from medgan.metrics.features import Array, Features, Images
 from medgan.metrics.means import Measured, units_of
 
 MOST_BYTES = 2**30
@@ -41,9 +41,7 @@ class Pictures:
 
     def classes(self, other: Pictures) -> list[Array]:
         """Places of the images class by class where both sets have class numbers, else all places as one class."""
-        if self.labels is None or other.labels is None:
-            return [np.arange(len(self))]
-        return [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
+        return places_of(len(self), None if other.labels is None else self.labels)
 
     def pairs(self, other: Pictures, most: int) -> Array:
         """Places of at most `most` disjoint pairs, (m, 2), each within one class where both sets have class numbers.
@@ -64,7 +62,12 @@ class Pictures:
         return Measured(values, units[places], patients)
 
 
-def within(one: Pictures, other: Pictures) -> str:
+def places_of(count: int, labels: Array | None) -> list[Array]:
+    """Of `count` images the places of each class, or all places as one class where there are no class numbers."""
+    return [np.arange(count)] if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+
+def within(one: Pictures | Features, other: Pictures | Features) -> str:
     """What pairs have in common: `class` or, where a set has no class numbers, only the `set`."""
     return "set" if one.labels is None or other.labels is None else "class"
 

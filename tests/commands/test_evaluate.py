@@ -182,6 +182,26 @@ def test_patients_of_the_second_set_count_too(tmp_path, own_cache):
     assert "W_SHARED_PATIENTS 2 patients are in both sets" in done.stderr
 
 
+def test_distances_are_within_classes_in_pixels_and_in_features(tmp_path, own_cache):
+    """Classes 0 and 1 by turns; a second evaluation takes the real set's features from the cache, and its classes from the set."""
+    sets = {}
+    for name, first in (("real", 0), ("fake", 50)):
+        pngs = []
+        for image in waves(8, size=32, first=first):
+            buffer = io.BytesIO()
+            Image.fromarray(image[0]).save(buffer, "PNG")
+            pngs.append(buffer.getvalue())
+        rows = [{"image": image_name(i)} for i in range(8)]
+        write_dataset(tmp_path / f"{name}.zip", pngs, [i % 2 for i in range(8)], csv_text(COLUMNS, rows), {})
+        sets[name] = str(tmp_path / f"{name}.zip")
+    for _ in range(2):
+        done = evaluate("--real", sets["real"], "--fake", sets["fake"], "--metrics", "cosine_pixels,cosine_inception", "--n-fake", "6")
+        assert done.exit_code == 0, done.stderr
+        for entry in json.loads(done.stdout)["metrics"].values():
+            # Classes of 3 and 3 of six synthetic images, of 4 and 4 real ones.
+            assert (entry["within"], entry["pairs"], entry["real_pairs"]) == ("class", 6, 12)
+
+
 PIXELS = "ms_ssim,cosine_pixels,ssim_nearest"
 
 

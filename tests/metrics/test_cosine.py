@@ -58,6 +58,22 @@ def test_features_are_compared_as_rows():
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_features_are_compared_within_classes_where_both_sets_have_them():
+    """Two classes at right angles, of 3 and 2 images: 3 + 1 pairs within, and 6 more of the set."""
+    rows, labels = np.array([[9.0, 0], [0, 9], [5, 0], [0, 2], [1, 0]]), np.array([0, 1, 0, 1, 0])
+
+    def features(known: bool) -> Features:
+        found = Features.of(rows)
+        found.labels = labels if known else None
+        return found
+
+    both = CosineInception()(real=features(True), fake=features(True))
+    assert (both["value"], both["pairs"], both["real_pairs"], both["within"]) == (pytest.approx(0), 4, 4, "class")
+    for real, fake in ((True, False), (False, True)):
+        one = CosineInception()(real=features(real), fake=features(fake))
+        assert (one["value"], one["pairs"], one["within"]) == (pytest.approx(0.6), 10, "set")
+
+
 def test_images_without_a_direction_are_left_out():
     images = flat((0, 0), (3, 4), (4, 3), (0, 0))
     result = CosinePixels()(real=pictures(images), fake=pictures(images))
