@@ -19,6 +19,10 @@ UNBIASED = ("kid",)
 """Metrics whose expected value is the same at any number of images."""
 
 
+SETTINGS = ("k", "within", "pairing", "centred", "scales", "window", "size", "epsilon", "weights_sha256")
+"""What an entry says of how it was measured, beyond extractor and resize rule."""
+
+
 def comparable(a: Result, b: Result, name: str) -> list[str]:
     """Why a metric of two evaluations may not be compared; empty where it may.
 
@@ -29,6 +33,9 @@ def comparable(a: Result, b: Result, name: str) -> list[str]:
     """
     facts = [("extractors differ", lambda result: _extractor(result, name)), ("resize rules differ", lambda result: _resize(result, name))]
     reasons = [what for what, fact in facts if fact(a) != fact(b)]
+    ours, theirs = ((result.get("metrics") or {}).get(name) or {} for result in (a, b))
+    known = [key for key in SETTINGS if key in ours and key in theirs]
+    reasons += [f"{key} is {ours[key]} and {theirs[key]}" for key in known if ours[key] != theirs[key]]
     # An evaluation of an older version does not say what its real set was.
     if a.get("real") and b.get("real") and a["real"] != b["real"]:
         reasons.append("the real sets differ")

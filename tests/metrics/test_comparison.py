@@ -52,6 +52,18 @@ def test_kid_is_unbiased_and_compared_at_any_number():
     assert list(found["metrics"]) == ["kid"]
 
 
+def test_figures_under_other_settings_are_refused():
+    """Three neighbours and five are other metrics under one name; a setting that one of them does not mention is not known to differ."""
+
+    def of(**settings):
+        return evaluation() | {"metrics": {"precision_pixels": {"value": 0.5, **settings}}}
+
+    assert comparable(of(k=3, within="set"), of(k=3), "precision_pixels") == []
+    assert comparable(of(k=3, within="set"), of(k=5, within="class"), "precision_pixels") == ["k is 3 and 5", "within is set and class"]
+    with pytest.raises(DataError, match="cannot be compared: k is 3 and 5"):
+        compare_results(of(k=3), of(k=5))
+
+
 def test_an_older_file_without_its_real_set_is_compared():
     assert comparable(evaluation(real=""), evaluation(), "fid") == []
 
