@@ -133,6 +133,9 @@ def perform(
     from medgan.progress import bar
     from medgan.runs import write_json
 
+    # The verdict on other images must not outlive an audit that fails.
+    (out / "audit.json").unlink(missing_ok=True)
+    shutil.rmtree(out / "pairs", ignore_errors=True)
     total = len(train) + len(fake) + (len(held_out) if held_out else 0)
     extractor, reason = _extractor(config.features, total, weights)
     subjects = train.subjects() or [], (held_out.subjects() or []) if held_out else []
@@ -152,7 +155,6 @@ def perform(
         )
     found.result["membership"] = _membership(network, train, held_out, subjects, config.seed)
     write_json(out / "audit.json", found.result)
-    shutil.rmtree(out / "pairs", ignore_errors=True)
     if found.pairs:
         _write_gallery(out / "pairs", found.pairs, train, fake)
     return found

@@ -178,6 +178,21 @@ def test_sets_of_other_size_are_exit_65(folders, tmp_path):
     assert not (tmp_path / "audit" / "audit.json").exists()
 
 
+@pytest.mark.parametrize("which", ["train", "held_out", "fake"])
+def test_a_corrupt_image_is_exit_65_and_leaves_no_verdict_not_even_an_earlier_one(folders, tmp_path, which):
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "audit.json").write_text('{"verdict": "passed"}')
+    sets = dict(folders)
+    sets[which] = folder_of(tmp_path / "SMITH^ANNA", open_dataset(folders[which]).images(range(12)))
+    path = sets[which] / "007.png"
+    path.write_bytes(path.read_bytes()[:200])
+    done = audit("--train", sets["train"], "--held-out", sets["held_out"], "--fake", sets["fake"], "--out", tmp_path / "audit")
+    assert done.exit_code == 65, done.output
+    assert done.stderr.splitlines()[-1].startswith("ERROR E_DATA")
+    assert "SMITH" not in done.output
+    assert not (tmp_path / "audit" / "audit.json").exists()
+
+
 def test_absent_weights_are_thumbnails_unless_they_were_asked_for(folders, tmp_path, monkeypatch):
     monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MEDGAN_WEIGHTS", raising=False)
