@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -80,18 +80,31 @@ def _from_netrc(netloc: str, hostname: str, user: str) -> tuple[str, str]:
 
 
 def _verify(environment: MutableMapping[str, str]) -> bool:
-    given = environment.get("XNAT_VERIFY", "").strip()
-    if given.lower() in ("", "true", "yes", "1"):
+    given = certificates(environment, "XNAT_VERIFY")
+    if given is True:
         return True
     # requests prefers these over what a session was told.
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         environment.pop(name, None)
+    if given:
+        environment["REQUESTS_CA_BUNDLE"] = given
+    return bool(given)
+
+
+def certificates(environment: Mapping[str, str], name: str) -> bool | str:
+    """Whether a server's certificate must be known, or the file of certificates to trust, as the variable `name` says.
+
+    Raises:
+        ConfigError: It names no file.
+    """
+    given = environment.get(name, "").strip()
+    if given.lower() in ("", "true", "yes", "1"):
+        return True
     if given.lower() in ("false", "no", "0"):
         return False
     if not Path(given).is_file():
-        raise ConfigError("XNAT_VERIFY names no file", fix="false, or a file with the certificates to trust")
-    environment["REQUESTS_CA_BUNDLE"] = given
-    return True
+        raise ConfigError(f"{name} names no file", fix="false, or a file with the certificates to trust")
+    return given
 
 
 def ask(user: str) -> str:

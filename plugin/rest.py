@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,10 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote, unquote
 
 from medgan.errors import MedganError
+from plugin.attempts import PASSING, PAUSES, SECONDS_TO_ANSWER, SECONDS_TO_CONNECT, Trouble, insist, is_page, of_network
 from plugin.credentials import Site
 
 T = TypeVar("T")
-
-# xnatpy waits five minutes for an answer and for ever for a file; a proxy in between gives up after one or two.
-SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 12.0, 120.0
-PAUSES = (1.0, 4.0, 16.0)
-"""Seconds before each further attempt: a server that restarts, or a proxy that lost it, is back by then or not soon."""
 
 # xnatpy logs addresses (session labels) and user names.
 SILENT = logging.getLogger("medgan.xnatpy")
@@ -36,8 +31,6 @@ SILENT.propagate = False
 SILENT.setLevel(logging.CRITICAL + 1)
 
 GONE_STATUS, FORBIDDEN, UNAUTHORISED, TOO_LARGE = 404, 403, 401, 413
-PASSING = (408, 425, 429, 500, 502, 503, 504)
-"""Answers that another attempt may not get; XNAT itself says 500 where its database is busy."""
 
 
 def quoted(*parts: str) -> str:
@@ -68,21 +61,6 @@ class Stored:
     def equals(self, size: int, md5: str) -> bool:
         """Whether content of this size and digest is the file's, as far as XNAT says."""
         return self.size in (-1, size) and self.md5 in ("", md5)
-
-
-class _Trouble(Exception):
-    """What went wrong with one attempt.
-
-    Args:
-        reason: In words of ours.
-        fix: What a person could do.
-        again: Whether another attempt may go better.
-        sign_in: Whether it needs a new login.
-    """
-
-    def __init__(self, reason: str, fix: str = "", *, again: bool = True, sign_in: bool = False) -> None:
-        super().__init__(reason)
-        self.reason, self.fix, self.again, self.sign_in = reason, fix, again, sign_in
 
 
 class Connection:
@@ -195,11 +173,11 @@ class Connection:
                     count += len(block)
                     file.write(block)
             whole = size in (-1, count) and md5 in ("", digest.hexdigest())
-            if _is_page(head) and not (whole and md5):
-                raise _Trouble("the site answers with its sign-in page", sign_in=True)
+            if is_page(head) and not (whole and md5):
+                raise Trouble("the site answers with its sign-in page", sign_in=True)
             if not whole:
                 fix = "if it stays so, refresh the checksums of the resource's catalog in XNAT"
-                raise _Trouble("a file arrived otherwise than XNAT lists it", fix)
+                raise Trouble("a file arrived otherwise than XNAT lists it", fix)
 
         self._try("downloading", load, pauses=() if once else self.pauses)
 
@@ -215,27 +193,11 @@ class Connection:
         return self._session
 
     def _try(self, doing: str, action: Callable[[Any], T], *, pauses: tuple[float, ...] | None = None) -> T:
-        """Do something, again after each pause while that may help; two refused logins end it, for sites lock a user out after some."""
-        refusals = 0
-        for attempt, pause in enumerate((*(self.pauses if pauses is None else pauses), -1.0), start=1):
-            try:
-                return action(self._open())
-            except Exception as error:
-                trouble = _judge(error)
-                if trouble is None:
-                    raise
-            if trouble.sign_in:
-                self.close()
-            refusals += trouble.sign_in
-            if not trouble.again or refusals > 1 or pause < 0:
-                tried = f" ({attempt} attempts)" if attempt > 1 else ""
-                raise self.error(f"{trouble.reason}, while {doing}{tried}", fix=trouble.fix, code="E_XNAT") from None
-            time.sleep(pause)
-        raise AssertionError
+        def error(message: str, fix: str) -> MedganError:
+            return self.error(message, fix=fix, code="E_XNAT")
 
-
-def _is_page(head: bytes) -> bool:
-    return head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
+        pauses = self.pauses if pauses is None else pauses
+        return insist(lambda: action(self._open()), _judge, error, doing, pauses=pauses, sign_out=self.close)
 
 
 def _json(answer: Any) -> Any:
@@ -243,44 +205,39 @@ def _json(answer: Any) -> Any:
         return answer.json()
     except ValueError:
         # The sign-in page, where it starts with a blank or another spelling than xnatpy looks for.
-        if _is_page(answer.content[:512]):
-            raise _Trouble("the site answers with its sign-in page", sign_in=True) from None
-        raise _Trouble("the site's answer is cut off or no JSON") from None
+        if is_page(answer.content[:512]):
+            raise Trouble("the site answers with its sign-in page", sign_in=True) from None
+        raise Trouble("the site's answer is cut off or no JSON") from None
 
 
 SIGN_IN_FIX = "check XNAT_USER and XNAT_PASS; a token of the Container Service ends after two days"
 
 
-def _judge(error: Exception) -> _Trouble | None:
+def _judge(error: Exception) -> Trouble | None:
     """An exception of xnatpy or requests as what it means; None for any other, which is not theirs."""
-    import requests
     import xnat.exceptions as xnatpy
 
-    if isinstance(error, _Trouble):
+    if isinstance(error, Trouble):
         return error
     if isinstance(error, xnatpy.XNATAuthError):
-        return _Trouble("XNAT refuses user and password, or the token has ended", SIGN_IN_FIX, sign_in=True)
+        return Trouble("XNAT refuses user and password, or the token has ended", SIGN_IN_FIX, sign_in=True)
     if isinstance(error, xnatpy.XNATResponseError):
         return _judge_status(error.status_code, error.text)
-    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return _Trouble("the site's certificate is not known", "XNAT_VERIFY=FILE with the certificates to trust", again=False)
-    if isinstance(error, requests.RequestException | xnatpy.XNATConnectionError | ConnectionError | TimeoutError):
-        if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-            return _Trouble("the address of the XNAT site is none", "like https://xnat.example.org", again=False)
-        kind = "does not answer in time" if "Timeout" in type(error).__name__ else "cannot be reached, or breaks the connection off"
-        return _Trouble(f"the XNAT site {kind}", "check XNAT_HOST from this machine; in XNAT, the site's processing address")
-    return None
+    if isinstance(error, xnatpy.XNATConnectionError):
+        error = ConnectionError()
+    check = "check XNAT_HOST from this machine; in XNAT, the site's processing address"
+    return of_network(error, "the XNAT site", certificates="XNAT_VERIFY", check=check)
 
 
-def _judge_status(status: int, text: str) -> _Trouble:
-    if status == UNAUTHORISED or (status == 200 and _is_page(text[:512].encode())):
-        return _Trouble("XNAT no longer knows the login", SIGN_IN_FIX, sign_in=True)
+def _judge_status(status: int, text: str) -> Trouble:
+    if status == UNAUTHORISED or (status == 200 and is_page(text[:512].encode())):
+        return Trouble("XNAT no longer knows the login", SIGN_IN_FIX, sign_in=True)
     if status in PASSING:
-        return _Trouble(f"XNAT or a proxy before it answers {status}", "try again later")
+        return Trouble(f"XNAT or a proxy before it answers {status}", "try again later")
     fixes = {
         FORBIDDEN: ("XNAT says that the user may not do this (403)", "a role that may, in the project or on the site"),
         GONE_STATUS: ("XNAT has no such thing (404)", "check the address of project, session or scan, and that the user may see it"),
         TOO_LARGE: ("a proxy before XNAT takes no file of this size (413)", "raise its limit (client_max_body_size in nginx)"),
     }
     reason, fix = fixes.get(status, (f"XNAT answers {status}", ""))
-    return _Trouble(reason, fix, again=False)
+    return Trouble(reason, fix, again=False)
