@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -148,7 +148,7 @@ def fetch(connection: Connection, target: Target, filters: Filters, into: Path) 
             "XNAT holds no file of a scan there" + (" that fits the filters" if filters else ""),
             fix="check --scan-types and --sessions" if filters else "check what the session holds in XNAT",
         )
-    _keep_only(into, wanted)
+    keep_only(into, wanted)
     missing = {path for path, file in wanted.items() if not _is_whole(path, file)}
     _check_room(into, [wanted[path] for path in missing])
     with bar("fetching") as step:
@@ -167,7 +167,7 @@ def inside(name: str) -> PurePosixPath:
     return PurePosixPath(*(_folder_name(part) for part in name.split("/")))
 
 
-def _keep_only(into: Path, wanted: dict[Path, Stored]) -> None:
+def keep_only(into: Path, wanted: Container[Path]) -> None:
     """Remove files of an earlier command: other filters, or a session that is no longer there."""
     for folder, _, names in os.walk(into, topdown=False):
         for name in names:

@@ -1,4 +1,4 @@
-"""Where a job's scans and its earlier state come from: the mounted folder, or XNAT over REST."""
+"""Where a job's scans and its earlier state come from: the mounted folder, XNAT over REST, or a DICOMweb server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medgan.errors import ConfigError, InputError, MedganError, OutputError
 from medgan.runs import GOES_ON, STATE
+from plugin import dicomweb
 from plugin.credentials import Site, ask, site
 from plugin.fetch import fetch, scans_of, sessions_of
 from plugin.rest import Connection
@@ -22,7 +23,7 @@ log = logging.getLogger("medgan.xnat")
 
 
 class Remote:
-    """The site, asked for at most once: credentials are read when the command starts, and leave the environment then.
+    """The servers of a job, each asked for at most once: credentials are read when the command starts, and leave the environment then.
 
     Args:
         config: What the command line said.
@@ -38,8 +39,10 @@ class Remote:
         elif os.environ.get("XNAT_HOST") and (config.target or config.project_id):
             with contextlib.suppress(ConfigError):
                 self._site = site(os.environ)
-        # A job that asks nothing of the site needs no password either.
-        os.environ.pop("XNAT_PASS", None)
+        self.archive = dicomweb.server(os.environ, config.dicomweb, config.query) if config.source == "dicomweb" else None
+        # A job that asks nothing of a server needs no password either.
+        for name in ("XNAT_PASS", *dicomweb.SECRETS):
+            os.environ.pop(name, None)
 
     def __bool__(self) -> bool:
         return self._site is not None
@@ -75,11 +78,15 @@ def find_input(config: SourceConfig, folders: Folders, remote: Remote, shown: st
     Raises:
         InputError: There is nothing to read.
     """
+    into = folders.work / "scans"
+    if remote.archive:
+        with dicomweb.Archive(remote.archive) as archive:
+            dicomweb.fetch(archive, into)
+        return into
     mounted = has_scans(folders.input)
     if config.source == "mount" or (config.source == "auto" and (mounted or not remote)):
         check_input(folders.input, shown)
         return _chosen(config, folders, remote) if config.filters else folders.input
-    into = folders.work / "scans"
     if config.source == "auto":
         log.info("%s holds no scans: they are read from XNAT over REST", shown)
     try:

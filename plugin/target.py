@@ -96,9 +96,13 @@ class SourceConfig:
 
     source: str = setting(
         "auto",
-        "where scans come from: the mounted folder, XNAT over REST, or (auto) the folder if it holds any, else REST",
-        choices=("auto", "mount", "rest"),
+        "where scans come from: the mounted folder, XNAT over REST, a DICOMweb server, or (auto) the folder if it holds any, else REST",
+        choices=("auto", "mount", "rest", "dicomweb"),
         label="Source",
+    )
+    dicomweb: str = setting("", "address of the DICOMweb server, e.g. https://pacs.example.org/dicom-web", metavar="URL", label="DICOMweb")
+    query: str = setting(
+        "", "which of its series, as keys and values of QIDO-RS, e.g. 'Modality=CT&StudyDescription=*liver*'", metavar="KEYS", label="Query"
     )
     target: str = setting("", "XNAT's address of the project, session or scan, e.g. projects/ID", label="Target")
     project_id: str = setting("", "the project, where --target is not given", label="Project")
@@ -113,6 +117,10 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.live < 10_000:
             raise ConfigError("--live is not a number of minutes", fix="--live 30, or 0 for none")
+        if self.source != "dicomweb" and (self.dicomweb or self.query):
+            raise ConfigError("--dicomweb and --query are of --source dicomweb", fix="--source dicomweb, or leave them out")
+        if self.source == "dicomweb" and self.filters:
+            raise ConfigError("--sessions and --scan-types choose in XNAT", fix="--query chooses on a DICOMweb server")
         if self.target or self.project_id:
             self.place()
 
