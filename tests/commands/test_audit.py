@@ -170,6 +170,53 @@ def test_a_discriminator_that_remembers_is_found_out(folders):
     assert theirs == pytest.approx(-(fake.images([2, 9]).astype(float) / 127.5 - 1).mean((1, 2, 3)), abs=1e-5)
 
 
+def test_a_batch_of_the_discriminator_mixes_both_kinds(folders):
+    """It compares the images of a batch: one that answers with the batch's mean must answer all of them about alike."""
+    from medgan.commands.audit import discriminator_scores
+
+    class OfTheBatch(torch.nn.Module):
+        c_dim = 0
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x, c):
+            return x.mean().expand(len(x))[:, None]
+
+    class Flat:
+        def __init__(self, level):
+            self.level = level
+
+        def images(self, numbers):
+            return np.full((len(numbers), 1, 8, 8), self.level, np.uint8)
+
+    parts = [(Flat(level), np.arange(320)) for level in (0, 255)]
+    dark, bright = discriminator_scores(OfTheBatch(), parts, np.random.default_rng(0))
+    # 20 batches of 32: alone, dark ones would have -1 and bright ones 1.
+    assert abs(bright.mean() - dark.mean()) < 0.2
+
+
+def test_membership_counts_the_patients_of_both_sets(tmp_path):
+    train, held_out = patients(0, 14, 2, SIZE), patients(1000, 11, 2, SIZE)
+    data = dataset_of(tmp_path / "data.zip", *train)
+    dataset_of(tmp_path / "data.held-out.zip", *held_out)
+    fake = folder_of(tmp_path / "fake", patients(3000, 5, 1, SIZE)[0])
+    done = audit("--train", data, "--fake", fake, "--run", bundle(tmp_path / "bundle"), "--out", tmp_path / "audit")
+    assert done.exit_code == 0, done.stderr
+    member = json.loads(done.stdout)["membership"]
+    assert (member["n_train"], member["train_patients"], member["n_held_out"], member["held_out_patients"]) == (28, 14, 22, 11)
+
+
+def test_many_images_are_too_many_for_inception_on_a_cpu(monkeypatch):
+    from medgan.commands.audit import MOST_ON_CPU, _extractor
+
+    monkeypatch.setenv("MEDGAN_DEVICE", "cpu")
+    extractor, reason = _extractor("auto", MOST_ON_CPU + 1, None)
+    assert extractor is None
+    assert reason == "1501 images are many for Inception on a CPU; --features inception-2015-12-05 takes the time"
+
+
 def test_sets_of_other_size_are_exit_65(folders, tmp_path):
     other = folder_of(tmp_path / "other", waves(3, size=16))
     done = audit("--train", folders["train"], "--fake", other, "--out", tmp_path / "audit")
@@ -180,7 +227,8 @@ def test_sets_of_other_size_are_exit_65(folders, tmp_path):
 
 @pytest.mark.parametrize("which", ["train", "held_out", "fake"])
 def test_a_corrupt_image_is_exit_65_and_leaves_no_verdict_not_even_an_earlier_one(folders, tmp_path, which):
-    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "pairs").mkdir(parents=True)
+    (tmp_path / "audit" / "pairs" / "01.png").write_bytes(b"of an earlier audit")
     (tmp_path / "audit" / "audit.json").write_text('{"verdict": "passed"}')
     sets = dict(folders)
     sets[which] = folder_of(tmp_path / "SMITH^ANNA", open_dataset(folders[which]).images(range(12)))
@@ -190,7 +238,7 @@ def test_a_corrupt_image_is_exit_65_and_leaves_no_verdict_not_even_an_earlier_on
     assert done.exit_code == 65, done.output
     assert done.stderr.splitlines()[-1].startswith("ERROR E_DATA")
     assert "SMITH" not in done.output
-    assert not (tmp_path / "audit" / "audit.json").exists()
+    assert list((tmp_path / "audit").iterdir()) == []
 
 
 def test_absent_weights_are_thumbnails_unless_they_were_asked_for(folders, tmp_path, monkeypatch):

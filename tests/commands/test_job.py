@@ -75,6 +75,15 @@ def test_strangers_are_released(place, tmp_path):
     assert files(folders) == before
 
 
+def test_the_runs_own_discriminator_is_looked_for(place, tmp_path):
+    """There is none in this run folder; a job that gave no network to its audit would say that it was not given one."""
+    _, data, run, folders = place
+    pictures(data.path.with_suffix(".held-out.zip"), patients(1000, 12, 1, 32)[0])
+    pictures(run / runs.SYNTHETIC / "synthetic.zip", patients(500, 6, 1, 32)[0])
+    audit(JobConfig(), data, run, folders, tmp_path)
+    assert json.loads((run / runs.AUDIT / "audit.json").read_text())["membership"]["reason"].startswith("no discriminator could be read")
+
+
 def test_held_out_images_beside_the_dataset_calibrate(place, tmp_path):
     _, data, run, folders = place
     pictures(data.path.with_suffix(".held-out.zip"), patients(1000, 30, 1, 32)[0])

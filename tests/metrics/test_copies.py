@@ -79,6 +79,17 @@ def test_a_copy_is_what_looking_at_all_pairs_finds():
     assert found.distance[:6] == pytest.approx(exhaustive[:6], rel=0.1)
 
 
+def test_a_search_among_some_training_images_is_that_of_their_own_set():
+    images, keys = patients(0, 10, 3, 32)
+    people, some = np.unique(keys, return_inverse=True)[1], np.array([3, 4, 5, 12, 13, 20, 26, 29])
+    fake = patients(50, 6, 1, 32)[0]
+    found = Closest(ImageSet(images), people).among(some)(ImageSet(fake), np.arange(6))
+    alone = Closest(ImageSet(images[some]), people[some])(ImageSet(fake), np.arange(6))
+    assert found.nearest.tolist() == some[alone.nearest].tolist()
+    for name in ("distance", "other", "symmetry", "flat"):
+        assert getattr(found, name).tolist() == getattr(alone, name).tolist()
+
+
 def test_features_are_searched_exactly():
     rng = np.random.default_rng(0)
     rows, queries, people = rng.normal(size=(300, 7)) + 100, rng.normal(size=(40, 7)) + 100, rng.integers(30, size=300)

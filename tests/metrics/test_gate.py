@@ -47,6 +47,12 @@ def test_near_copies_by_chance_are_exact_over_distances_that_follow_a_power(m, d
     assert np.mean(share) == pytest.approx(0.05, abs=4 * np.std(share) / 4000**0.5)
 
 
+@pytest.mark.parametrize(("patients", "tail"), [(2, 1), (10, 9), (12, 10), (30, 15), (100, 20), (400, 40)])
+def test_how_many_patients_the_slope_is_taken_from(patients, tail):
+    """A tenth of them, or up to twenty of no more than half, or up to ten: where one whole image is expected, the threshold is the next one's distance."""
+    assert within(np.arange(1.0, patients + 1), 1, 1.0) == tail + 1
+
+
 def test_a_distance_that_repeats_tells_no_slope_and_refuses_nothing():
     assert chance(np.full(12, 0.3), 100, 0.2) == 0
     assert within(np.full(12, 0.3), 100, 0.01) == pytest.approx(0.3)

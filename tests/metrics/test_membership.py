@@ -37,6 +37,15 @@ def test_few_memorised_images_show_at_a_low_false_positive_rate_only():
     assert abs(found["auc"] - 0.5) < 0.05
 
 
+def test_rates_by_hand():
+    """Of 100 held-out scores 0 ... 99 one may be called a member: the threshold is 98, and three of five training scores lie above it."""
+    found = ask(np.array([98.0, 98.5, 99, 100, 5]), np.arange(100.0))["fpr 0.01"]
+    assert found["tpr"] == pytest.approx(3 / 5)
+    assert found["null"] == 0.01
+    # Wilson: (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n) with p = 0.6, n = 5, z = 1.96.
+    assert found["interval"] == pytest.approx([0.2307, 0.8824], abs=1e-4)
+
+
 def test_a_thousand_held_out_images_are_needed_for_a_thousandth():
     found = ask(np.zeros(50), np.zeros(150))
     assert found["fpr 0.001"] == {"tpr": None, "reason": "needs 1000 held-out images, there are 150"}
@@ -88,6 +97,26 @@ def test_c_t_of_one_cell_is_the_rank_tests_z():
     found = c_t(train=rng.normal(size=(50, 2)), held_out=np.zeros((30, 2)), fake=np.zeros((40, 2)), held_out_distance=p, fake_distance=q)
     expected = mannwhitneyu(q, p, alternative="less", method="asymptotic", use_continuity=False).pvalue
     assert found["p"] == pytest.approx(expected)
+
+
+def test_c_t_weighs_its_cells_by_the_held_out_images():
+    """Two cells far apart, with 120 and 40 held-out and 80 synthetic images each: the z values of scipy's rank test, weighed 3 to 1."""
+    from scipy.stats import mannwhitneyu
+
+    rng = np.random.default_rng(1)
+
+    def placed(first: int, second: int) -> np.ndarray:
+        return np.r_[np.zeros(first), np.full(second, 100)][:, None] + rng.normal(size=(first + second, 2))
+
+    p, q = rng.random(160), rng.random(160) * np.repeat([0.6, 1.2], 80)
+    found = c_t(train=placed(50, 50), held_out=placed(120, 40), fake=placed(80, 80), held_out_distance=p, fake_distance=q)
+    z = []
+    for ours, theirs in ((q[:80], p[:120]), (q[80:], p[120:])):
+        u, n, m = mannwhitneyu(ours, theirs).statistic, len(ours), len(theirs)
+        z.append((u - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12))
+    assert found["cells"] == 2
+    assert found["value"] == pytest.approx(0.75 * z[0] + 0.25 * z[1])
+    assert found["sd"] == pytest.approx(np.hypot(0.75, 0.25))
 
 
 def test_too_few_images_for_c_t():

@@ -50,7 +50,9 @@ def test_an_honest_generator_passes_and_is_not_called_private(sets):
     assert found.result["near_copies"]["count"] == 0
     assert found.result["count_test"]["p"] > ALPHA
     assert found.result["c_t"]["p"] > 0.01
-    assert found.result["authenticity"]["p"] > 0.01
+    authentic = found.result["authenticity"]
+    assert authentic["p"] > 0.01
+    assert 0 < authentic["null"] == pytest.approx(authentic["share"], abs=0.15)
     power, said = found.result["power"], found.result["statement"]
     assert f"none correlates with a training image by {found.result['near_copies']['ncc']:.4f} or more" in said
     assert f"Of 100 near copies planted for this audit, {100 * power['recognised']:.0f} % are recognised" in said
@@ -122,6 +124,10 @@ def test_images_of_unknown_patients_count_as_one_each(sets):
     found = look(sets[2][:50], sets, keys=False)
     assert (found.result["train_patients"], found.result["held_out_patients"]) == (120, 80)
     assert not found.refused
+    # One image without a name is enough: whose else it is cannot be known.
+    (train, keys), held_out, honest = sets
+    found = look(honest[:20], ((train, [*keys[:-1], ""]), held_out, honest)).result
+    assert (found["train_patients"], found["held_out_patients"], found["patients_known"]) == (120, 40, False)
 
 
 def test_without_held_out_images_one_half_of_the_training_patients_calibrates(sets):
@@ -202,6 +208,24 @@ def test_training_images_that_repeat_calibrate_nothing_where_halves_do(sets):
     assert spoiled["count_test"]["distance"] == pytest.approx(clean["count_test"]["distance"], rel=0.1)
 
 
+def test_halves_that_are_the_same_patients_twice_calibrate_nothing(sets):
+    """Each of 12 patients stands under two names: about half of them are on both sides, and fewer than ten are left."""
+    (train, keys), _, honest = sets
+    twice = ((np.concatenate([train[:36]] * 2), [*keys[:36], *[f"again-{key}" for key in keys[:36]]]), sets[1], honest)
+    found = look(honest[:30], twice, calibrated=False).result
+    assert (found["train_patients"], found["verdict"]) == (24, "not calibrated")
+
+
+def test_a_held_out_image_that_is_only_near_to_a_training_image_calibrates(sets):
+    """Noise and a shift make it another image: so near may patients be."""
+    (train, keys), (held_out, held_keys), honest = sets
+    near = held_out.copy()
+    near[7] = near_copy(train[50], np.random.default_rng(0))
+    found = look(honest[:30], ((train, keys), (near, held_keys), honest)).result
+    assert (found["held_out_duplicates"], found["calibration_patients"]) == (0, 40)
+    assert found["count_test"]["distance"] < 0.2
+
+
 def test_a_held_out_patient_with_an_image_in_the_training_set_is_no_stranger(sets):
     (train, keys), (held_out, held_keys), honest = sets
     some = [0, 9, 40]
@@ -253,6 +277,7 @@ def test_flat_images_are_counted_and_never_copies(sets):
     assert any("10 synthetic images are flat" in line for line in found.result["limits"])
     nothing = look(np.zeros((8, 1, SIZE, SIZE), np.uint8), sets)
     assert not nothing.refused
+    assert nothing.pairs == []
     assert "nothing to audit" in nothing.result["statement"]
 
 
@@ -286,6 +311,14 @@ def test_power_is_that_of_the_planted_copies(sets):
     assert power["planted"] == 100
     assert 0.5 < power["recognised"] <= 1
     assert power["against"]["1 %"] == pytest.approx(1 - (1 - 0.01 * power["recognised"]) ** 200)
+
+
+def test_the_filter_before_the_comparison_raises_power(sets, monkeypatch):
+    """Decision 0020 has the figures."""
+    found = [look(sets[2][:60], sets).result["power"]["recognised"]]
+    monkeypatch.setattr("medgan.metrics.copies.smoothed", lambda images: images)
+    found.append(look(sets[2][:60], sets).result["power"]["recognised"])
+    assert found == pytest.approx([0.93, 0.32], abs=0.03)
 
 
 def test_inception_stands_beside_grey_values_under_its_name(sets):
