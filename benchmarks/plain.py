@@ -1,6 +1,6 @@
 """The operations of StyleGAN2 as their definitions say, without any rearrangement: what the fast ones are measured and tested against.
 
-Same names and arguments as in `medgan.networks.ops`; `plain_operations()` puts them in its place. The allocator, Adam and the order of the
+Same names and arguments as in `medgan.networks.ops` and `medgan.training.augment`; `plain_operations()` puts them in its place. The allocator, Adam and the order of the
 phases are not part of it.
 """
 
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medgan.networks import ops
+from medgan.training import augment
 
 fast_resample_conv2d = ops.resample_conv2d
 
@@ -85,15 +86,22 @@ def activate_(x: Tensor, act: str) -> Tensor:
     return F.leaky_relu(x, 0.2) if act == "lrelu" else torch.relu(x) if act == "relu" else x
 
 
+def affine_grid(G: Tensor, height: int, width: int) -> Tensor:
+    """PyTorch's own, (N, height, width, 2)."""
+    return F.affine_grid(G, [len(G), 1, height, width], align_corners=False)
+
+
+PLACES = {ops: ("upfirdn2d", "bias_act", "resample_conv2d", "modulated_conv2d", "activate_"), augment: ("affine_grid",)}
+
+
 @contextlib.contextmanager
 def plain_operations() -> Iterator[None]:
-    """Networks compute with the plain operations inside."""
-    names = ("upfirdn2d", "bias_act", "resample_conv2d", "modulated_conv2d", "activate_")
-    fast = {name: getattr(ops, name) for name in names}
+    """Networks and ADA compute with the plain operations inside."""
+    fast = [(module, name, getattr(module, name)) for module, names in PLACES.items() for name in names]
     try:
-        for name in names:
-            setattr(ops, name, globals()[name])
+        for module, name, _ in fast:
+            setattr(module, name, globals()[name])
         yield
     finally:
-        for name, function in fast.items():
-            setattr(ops, name, function)
+        for module, name, function in fast:
+            setattr(module, name, function)

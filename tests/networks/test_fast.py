@@ -12,6 +12,8 @@ from benchmarks.plain import plain_operations
 from medgan.networks import ops
 from medgan.networks.stylegan2 import Discriminator, Generator
 from medgan.training import losses
+from medgan.training.augment import Augment
+from medgan.training.config import PIPES
 
 TINY = {"img_resolution": 32, "img_channels": 2, "channel_base": 256, "channel_max": 16}
 
@@ -77,13 +79,33 @@ def test_discriminator_its_gradients_and_r1(architecture: str, clamp: float | No
     assert_alike(fast, plain)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_augmentation_its_gradient_and_second_derivative(channels: int):
+    pipe = Augment(PIPES["bgc"] if channels < 6 else PIPES["bg"], p=0.9)
+    pipe.lowpass = pipe.lowpass.double()
+    x = torch.randn(3, channels, 24, 40, dtype=torch.float64, requires_grad=True)
+    y = torch.randn_like(x, requires_grad=True)
+
+    def run() -> list[Tensor]:
+        torch.manual_seed(4)
+        images = pipe(x)
+        (first,) = torch.autograd.grad((images * y).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.pow(3).sum(), y)
+        return [images.detach(), first.detach(), second]
+
+    fast, plain = both(run)
+    assert not torch.equal(fast[0], x)
+    assert_alike(fast, plain)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6])
 @pytest.mark.parametrize("taps", [4, 12])
 @pytest.mark.parametrize("padding", [0, (2, 1, 2, 1), (1, 2, 1, 2), (3, 3, 3, 3), (-1, 2, 0, -2)])
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1)])
-def test_every_way_to_resample(up: int, down: int, padding: Any, taps: int):
+def test_every_way_to_resample(up: int, down: int, padding: Any, taps: int, channels: int):
     torch.manual_seed(0)
     f = ops.setup_filter(torch.rand(taps)).double()
-    x = torch.randn(2, 3, 17, 20, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, channels, 17, 20, dtype=torch.float64, requires_grad=True)
 
     def run() -> list[Tensor]:
         y = ops.upfirdn2d(x, f, up=up, down=down, padding=padding, gain=1.5)
