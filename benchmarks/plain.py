@@ -86,12 +86,17 @@ def activate_(x: Tensor, act: str) -> Tensor:
     return F.leaky_relu(x, 0.2) if act == "lrelu" else torch.relu(x) if act == "relu" else x
 
 
+def laid_out(x: Tensor) -> Tensor:
+    """As it is."""
+    return x
+
+
 def affine_grid(G: Tensor, height: int, width: int) -> Tensor:
     """PyTorch's own, (N, height, width, 2)."""
     return F.affine_grid(G, [len(G), 1, height, width], align_corners=False)
 
 
-PLACES = {ops: ("upfirdn2d", "bias_act", "resample_conv2d", "modulated_conv2d", "activate_"), augment: ("affine_grid",)}
+PLACES = {ops: ("upfirdn2d", "bias_act", "resample_conv2d", "modulated_conv2d", "activate_", "laid_out"), augment: ("affine_grid",)}
 
 
 @contextlib.contextmanager

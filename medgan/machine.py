@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+PRECISIONS = ("fp32", "tf32", "bf16")
+PRECISION_HELP = "arithmetic: exact; TF32 on a GPU; or features in bfloat16, on a GPU or a CPU that has it"
+
 
 def seconds_alive() -> float:
     """Seconds since this process was started, its interpreter and imports included (proc(5): starttime, the 22nd field of stat)."""
@@ -69,11 +72,23 @@ def check_devices(count: int) -> None:
 
 
 def set_precision(precision: str) -> None:
-    """`tf32` lets CUDA matrix products and convolutions round their inputs to TF32; `fp32` forbids it, as the official code does."""
+    """One of PRECISIONS: `tf32` lets CUDA matrix products and convolutions round their inputs to TF32; `fp32` forbids it, as the official code does.
+
+    With `bf16` TF32 holds for what networks keep in float32 (medgan.networks.family.compute_in).
+    """
     import torch
 
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has convolutions in bfloat16; elsewhere they are right but many times slower than in float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def keep_freed_memory() -> None:

@@ -12,6 +12,7 @@ import click
 
 from medgan.config import options_from, resolve, setting, to_json
 from medgan.errors import ConfigError
+from medgan.machine import PRECISION_HELP, PRECISIONS
 
 MOST_SEEDS = 10_000_000
 
@@ -29,6 +30,7 @@ class GenerateConfig:
     walk: bool = setting(False, "a moving picture that passes the images of --seeds and returns, instead of the images")
     walk_frames: int = setting(25, "frames from one seed to the next; 25 are a second")
     walk_space: str = setting("w", "walk on a spline through the styles, or on great circles through z", choices=("w", "z"))
+    precision: str = setting("fp32", PRECISION_HELP, choices=PRECISIONS)
     style_mix: str = setting(
         "", "seeds whose styles are mixed into the images of --seeds: sheets of pictures, instead of the images", metavar="LIST"
     )
@@ -89,6 +91,7 @@ def generate(config: GenerateConfig, bundle: Path, out: Path) -> dict[str, Any]:
     """Images, a walk or style sheets, and run.json into `out`; returns the summary."""
     from medgan import machine, runs
     from medgan.networks.bundle import read_bundle
+    from medgan.networks.family import compute_in
     from medgan.progress import bar
     from medgan.sampling.generate import Drawing, write_images
     from medgan.sampling.mixing import write_sheets
@@ -106,9 +109,9 @@ def generate(config: GenerateConfig, bundle: Path, out: Path) -> dict[str, Any]:
     drawing.check(G)
     runs.check_writable(out, "--out")
     machine.keep_freed_memory()
-    machine.set_precision("fp32")
+    machine.set_precision(config.precision)
     device = machine.device()
-    G = G.to(device)
+    G = compute_in(G, config.precision).to(device)
     summary: dict[str, Any] = {}
     if config.walk:
         with bar("walk") as step:

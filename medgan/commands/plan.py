@@ -151,6 +151,8 @@ def planned(
         device = DEVICES[device_name]
     else:
         device, memory, notes = _this_machine()
+    if not device_name and config.precision == "bf16" and not _has_bf16():
+        notes.append("this device has no arithmetic in bfloat16: --precision fp32 is faster here, whatever the figures say")
     threads = threads or len(os.sched_getaffinity(0)) if device.kind == "cpu" else 1
     about: dict[str, Any] = {"size": size, "channels": channels, "c_dim": c_dim}
     everything: dict[str, Any] = {**about, "images": images, "bits": bits, "device": device, "threads": threads, "device_memory": memory}
@@ -203,6 +205,12 @@ def _this_machine() -> tuple[Device, int, list[str]]:
     device, known = nearest(facts.name, facts.total_memory / 1e9)
     notes = [] if known else [f"no figures for {facts.name}; taken as the nearest by memory, {device.name}: --calibrate measures instead"]
     return device, facts.total_memory, notes
+
+
+def _has_bf16() -> bool:
+    from medgan import machine
+
+    return machine.computes_bf16(machine.device())
 
 
 def _free(out: Path | None) -> int | None:

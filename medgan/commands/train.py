@@ -322,6 +322,8 @@ def _train(
     machine.keep_freed_memory()
     machine.set_precision(config.precision)
     device = machine.device()
+    if config.precision == "bf16" and ranks.speaks and not machine.computes_bf16(device):
+        click.echo("note: this device has no arithmetic in bfloat16; --precision fp32 is faster here", err=True)
 
     def stoppable(step: Step = nothing) -> Step:
         """A step that shows progress and ends the measurement when a stop is asked for on any rank."""

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
+
+from medgan.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +29,26 @@ class Family:
     discriminator: Callable[..., nn.Module]
     sizes: tuple[int, ...]
     tiny: Mapping[str, Any]
+
+
+def compute_in(network: nn.Module, precision: str) -> nn.Module:
+    """Let a network make its features in bfloat16 (`bf16`), or, for any other precision, in the type of its weights.
+
+    Weights, styles, what is 4 x 4, the sum of the images of all resolutions, logits and losses stay in float32.
+
+    Args:
+        network: Generator or discriminator; its parts say by an attribute `features_dtype` that they can.
+        precision: fp32, tf32 or bf16.
+
+    Returns:
+        The same network.
+
+    Raises:
+        ConfigError: bf16 of a network that cannot.
+    """
+    parts = [part for part in network.modules() if hasattr(part, "features_dtype")]
+    if precision == "bf16" and not parts:
+        raise ConfigError("this network does not compute in bfloat16", fix="--precision fp32")
+    for part in parts:
+        part.features_dtype = torch.bfloat16 if precision == "bf16" else None  # type: ignore[assignment]
+    return network

@@ -245,6 +245,16 @@ def at_least_float(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def laid_out(x: Tensor) -> Tensor:
+    """Features (N, C, H, W) in the memory layout that their convolutions are fastest in; values and shape are the same.
+
+    Channels last on a GPU (its tensor cores read nothing else), in bfloat16, and wherever no gradient is wanted. In float32 on a CPU gradients
+    of weights are slower so than what the rest gains: rows stay last there (docs/decisions/0033-precision-and-layout.md).
+    """
+    last = x.is_cuda or x.dtype == torch.bfloat16 or not torch.is_grad_enabled()
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
 def activate_(x: Tensor, act: str) -> Tensor:
     """A homogeneous activation without its gain, in the memory of `x`, which nothing else may need."""
     if act == "lrelu":

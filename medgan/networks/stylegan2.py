@@ -323,6 +323,7 @@ class SynthesisNetwork(nn.Module):
         self.img_resolution, self.img_channels = img_resolution, img_channels
         self.resolutions = [2**i for i in range(2, int(math.log2(img_resolution)) + 1)]
         self.num_ws = 2 * len(self.resolutions)
+        self.features_dtype: torch.dtype | None = None
         before = 0
         for r in self.resolutions:
             out = channels_at(r, channel_base, channel_max)
@@ -350,6 +351,8 @@ class SynthesisNetwork(nn.Module):
             # A torgb reads the row that the next block's conv0 reads again.
             x, img = block(x, img, ws[:, row : row + block.num_conv + 1], noise_mode=noise_mode)
             row += block.num_conv
+            if r == 4:
+                x = ops.laid_out(x if self.features_dtype is None else x.to(self.features_dtype))
         assert img is not None
         return img
 
@@ -461,7 +464,7 @@ class DiscriminatorBlock(nn.Module):
         """Features (N, I, H, W) and image of this resolution -> features of half the size, and the image if it is still needed."""
         if self.has_fromrgb:
             assert img is not None
-            y = self.fromrgb(img)
+            y = ops.laid_out(self.fromrgb(img))
             x = y if x is None else x + y
             img = ops.downsample2d(img, self.resample_filter) if self.architecture == "skip" else None
         if self.architecture == "resnet":
@@ -546,6 +549,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.c_dim, self.img_resolution, self.img_channels = c_dim, img_resolution, img_channels
+        self.features_dtype: torch.dtype | None = None
         self.resolutions = [2**i for i in range(int(math.log2(img_resolution)), 2, -1)]
         made = 0
         for r in self.resolutions:
@@ -578,7 +582,7 @@ class Discriminator(nn.Module):
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         """Images (N, C, R, R) in about [-1, 1], labels (N, c_dim) -> logits (N, 1); positive means real."""
         x: Tensor | None = None
-        image: Tensor | None = img
+        image: Tensor | None = img if self.features_dtype is None else img.to(self.features_dtype)
         for r in self.resolutions:
             x, image = getattr(self, f"b{r}")(x, image)
         assert x is not None

@@ -9,6 +9,7 @@ from typing import Any
 
 from medgan.config import setting
 from medgan.errors import ConfigError
+from medgan.machine import PRECISION_HELP, PRECISIONS
 from medgan.networks import NETWORKS
 
 # Transformations of ADA and their groups (arXiv 2006.06676, appendix B).
@@ -77,7 +78,7 @@ class TrainConfig:
     g_reg_interval: int = setting(4, "steps between path length penalties; 0 is off")
     d_reg_interval: int = setting(16, "steps between R1 penalties; 0 is off")
     w_avg_beta: float = setting(0.998, "decay of the running mean of w")
-    precision: str = setting("fp32", "arithmetic on a GPU", choices=("fp32", "tf32"))
+    precision: str = setting("fp32", PRECISION_HELP, choices=PRECISIONS)
     tick_kimg: float = setting(4.0, "thousands of images between lines of statistics")
     snapshot_ticks: int = setting(50, "ticks between snapshots (state, samples, metrics)")
     keep_snapshots: int = setting(0, "keep the generator of every so many snapshots, beside the best and the last; 0 keeps none")

@@ -30,7 +30,8 @@ class Device:
     Attributes:
         name: As `--device` takes it.
         kind: cpu or cuda.
-        tflops: Peak arithmetic by precision (fp32, tf32, fp16), from the data sheet; for a CPU 1, the coefficient says all.
+        tflops: Peak arithmetic by precision (fp32, tf32, fp16, bf16), from the data sheet; for a CPU 1, the coefficient says all.
+            GPUs without bfloat16 compute it in float32.
         tb_per_s: Peak memory bandwidth, TB/s; for a CPU 1.
         memory_gb: Memory of the accelerator, 10^9 bytes; 0 for a CPU, which has the host's.
     """
@@ -42,19 +43,19 @@ class Device:
     memory_gb: float
 
 
-_CPU = {"fp32": 1.0, "tf32": 1.0, "fp16": 1.0}
+_CPU = {"fp32": 1.0, "tf32": 1.0, "fp16": 1.0, "bf16": 1.0}
 # Peaks without sparsity, from the makers' data sheets.
 # fmt: off
 DEVICES: dict[str, Device] = {
-    "cpu":       Device(name="cpu",       kind="cpu",  tflops=_CPU,                                             tb_per_s=1.0,   memory_gb=0),
-    "t4":        Device(name="t4",        kind="cuda", tflops={"fp32": 8.1,  "tf32": 8.1,   "fp16": 65},        tb_per_s=0.32,  memory_gb=16),
-    "v100":      Device(name="v100",      kind="cuda", tflops={"fp32": 15.7, "tf32": 15.7,  "fp16": 125},       tb_per_s=0.90,  memory_gb=32),
-    "rtx-3090":  Device(name="rtx-3090",  kind="cuda", tflops={"fp32": 35.6, "tf32": 35.6,  "fp16": 71},        tb_per_s=0.936, memory_gb=24),
-    "rtx-4090":  Device(name="rtx-4090",  kind="cuda", tflops={"fp32": 82.6, "tf32": 82.6,  "fp16": 165},       tb_per_s=1.008, memory_gb=24),
-    "a100":      Device(name="a100",      kind="cuda", tflops={"fp32": 19.5, "tf32": 156,   "fp16": 312},       tb_per_s=1.555, memory_gb=40),
-    "a100-80gb": Device(name="a100-80gb", kind="cuda", tflops={"fp32": 19.5, "tf32": 156,   "fp16": 312},       tb_per_s=2.039, memory_gb=80),
-    "h100":      Device(name="h100",      kind="cuda", tflops={"fp32": 67,   "tf32": 494.7, "fp16": 989.4},     tb_per_s=3.35,  memory_gb=80),
-    "h200":      Device(name="h200",      kind="cuda", tflops={"fp32": 67,   "tf32": 494.7, "fp16": 989.4},     tb_per_s=4.8,   memory_gb=141),
+    "cpu":       Device(name="cpu",       kind="cpu",  tflops=_CPU,                                                       tb_per_s=1.0,   memory_gb=0),
+    "t4":        Device(name="t4",        kind="cuda", tflops={"fp32": 8.1,  "tf32": 8.1,   "fp16": 65,    "bf16": 8.1},  tb_per_s=0.32,  memory_gb=16),
+    "v100":      Device(name="v100",      kind="cuda", tflops={"fp32": 15.7, "tf32": 15.7,  "fp16": 125,   "bf16": 15.7}, tb_per_s=0.90,  memory_gb=32),
+    "rtx-3090":  Device(name="rtx-3090",  kind="cuda", tflops={"fp32": 35.6, "tf32": 35.6,  "fp16": 71,    "bf16": 71},   tb_per_s=0.936, memory_gb=24),
+    "rtx-4090":  Device(name="rtx-4090",  kind="cuda", tflops={"fp32": 82.6, "tf32": 82.6,  "fp16": 165,   "bf16": 165},  tb_per_s=1.008, memory_gb=24),
+    "a100":      Device(name="a100",      kind="cuda", tflops={"fp32": 19.5, "tf32": 156,   "fp16": 312,   "bf16": 312},  tb_per_s=1.555, memory_gb=40),
+    "a100-80gb": Device(name="a100-80gb", kind="cuda", tflops={"fp32": 19.5, "tf32": 156,   "fp16": 312,   "bf16": 312},  tb_per_s=2.039, memory_gb=80),
+    "h100":      Device(name="h100",      kind="cuda", tflops={"fp32": 67,   "tf32": 494.7, "fp16": 989.4, "bf16": 989.4}, tb_per_s=3.35,  memory_gb=80),
+    "h200":      Device(name="h200",      kind="cuda", tflops={"fp32": 67,   "tf32": 494.7, "fp16": 989.4, "bf16": 989.4}, tb_per_s=4.8,   memory_gb=141),
 }
 # fmt: on
 
@@ -110,7 +111,7 @@ def time_features(
         channels: 1 or 3.
         c_dim: Classes.
         batch_gpu: Images at a time on one device.
-        precision: fp32, tf32, or fp16 for the official code's mixed precision.
+        precision: fp32, tf32, bf16, or fp16 for the official code's mixed precision.
         threads: Threads of a CPU, over which arithmetic and traffic divide.
 
     Returns:
@@ -119,12 +120,14 @@ def time_features(
     """
     arithmetic = traffic = calls = 0.0
     networks = (cost.generator, cost.discriminator)
-    first_half = 2 ** (size.bit_length() - HALF_RESOLUTIONS) if precision == "fp16" else size + 1
+    first_half = _first_half(size, precision)
+    # What is not in two bytes: the official code's float32 is exact, medgan's beside bfloat16 is TF32.
+    rest = {"fp16": "fp32", "bf16": "tf32"}.get(precision, precision)
     for formula, passes in zip(networks, cost.passes(config), strict=True):
         network = formula(config, size=size, channels=channels, c_dim=c_dim)
         for level in network.levels:
-            half = level.resolution >= max(first_half, 8)
-            peak = device.tflops["fp16" if half else "fp32" if precision == "fp16" else precision]
+            half = level.resolution >= first_half
+            peak = device.tflops[precision if half else rest]
             arithmetic += passes * level.flops / peak
             traffic += passes * level.elements * (2 if half else 4)
             calls += passes * level.layers / batch_gpu
@@ -148,10 +151,8 @@ def memory_features(
     derivative), the path length those of G three times on half the batch.
     """
     networks = [formula(config, size=size, channels=channels, c_dim=c_dim) for formula in (cost.generator, cost.discriminator)]
-    first_half = 2 ** (size.bit_length() - HALF_RESOLUTIONS) if precision == "fp16" else size + 1
-    in_G, in_D = (
-        sum(level.elements * (2 if level.resolution >= max(first_half, 8) else 4) for level in network.levels) for network in networks
-    )
+    first_half = _first_half(size, precision)
+    in_G, in_D = (sum(level.elements * (2 if level.resolution >= first_half else 4) for level in network.levels) for network in networks)
     G, D = (network.values for network in networks)
     fixed = 4 * (5 * G + 4 * D + max(G, D)) + (HOST_BASE if device.kind == "cpu" else 0)
     phases = [in_G + in_D]
@@ -160,6 +161,13 @@ def memory_features(
     if config.pl_weight and config.g_reg_interval:
         phases.append(3 * in_G // 2)
     return float(fixed), float(batch_gpu * max(phases)), 1.0
+
+
+def _first_half(size: int, precision: str) -> int:
+    """The lowest resolution whose features take two bytes a value; beyond `size` where none do."""
+    if precision == "fp16":
+        return max(2 ** (size.bit_length() - HALF_RESOLUTIONS), 8)
+    return 8 if precision == "bf16" else size + 1
 
 
 def combine(features: Sequence[float], coefficients: Sequence[float]) -> float:

@@ -160,7 +160,7 @@ def plan(
     batch_gpu = config.round_size
     fit = FITS[device.kind]
     per_image = combine(time_features(config, device, **shape, batch_gpu=batch_gpu, precision=config.precision, threads=threads), fit.time)
-    held = int(combine(memory_features(config, device, **shape, batch_gpu=batch_gpu), (1, *fit.memory)))
+    held = int(combine(memory_features(config, device, **shape, batch_gpu=batch_gpu, precision=config.precision), (1, *fit.memory)))
     if calibration:
         per_image, held = calibration.seconds_per_image, calibration.peak_bytes
     per_kimg = 1000 * per_image / config.gpus
@@ -217,7 +217,7 @@ def _drawn_and_measured(config: TrainConfig, G: cost.Network, device: Device, th
     """Seconds to draw one image and take its Inception features."""
     share = threads if device.kind == "cpu" else 1
     features = (
-        (G.flops + INCEPTION_FLOPS) / 1e12 / device.tflops[config.precision] / share,
+        (G.flops + INCEPTION_FLOPS) / 1e12 / device.tflops["tf32" if config.precision == "bf16" else config.precision] / share,
         4 * G.elements / 1e12 / device.tb_per_s / share,
         sum(level.layers for level in G.levels) / SAMPLE_BATCH[device.kind],
     )
@@ -230,7 +230,7 @@ def _largest_batch_gpu(config: TrainConfig, device: Device, shape: dict[str, Any
     least = 2 if config.pl_weight and config.g_reg_interval else 1
     for n in range(share, least - 1, -1):
         if share % n == 0 and n % min(config.mbstd_group, n) == 0:
-            held = combine(memory_features(config, device, **shape, batch_gpu=n), (1, *coefficients))
+            held = combine(memory_features(config, device, **shape, batch_gpu=n, precision=config.precision), (1, *coefficients))
             if held <= USABLE * memory:
                 return n
     return 0

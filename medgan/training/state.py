@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from medgan.config import to_json
 from medgan.errors import ConfigError, DataError, ResumeError
 from medgan.networks import NETWORKS, transfer
+from medgan.networks.family import compute_in
 from medgan.networks.transfer import Pretrained
 from medgan.runs import save_tensors
 from medgan.training.config import TrainConfig
@@ -151,7 +152,7 @@ def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: 
         DataError, ConfigError: See `networks`.
     """
     torch.manual_seed(config.seed)
-    G, D = networks(config, size=size, channels=channels, c_dim=c_dim)
+    G, D = (compute_in(network, config.precision) for network in networks(config, size=size, channels=channels, c_dim=c_dim))
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
     if start:
         transfer.fill(start, G=G, D=D, G_ema=G_ema)

@@ -52,6 +52,24 @@ def test_two_and_two_ticks_equal_four(tmp_path):
     assert losses[0] == losses[1]
 
 
+def test_a_training_in_bfloat16_stays_near_one_in_float32_and_goes_on_exactly(tmp_path):
+    """Everything saved is float32 all the same. Losses differ by what bfloat16 rounds (2 %, and Adam's sign steps on top), far less than they move."""
+    data = discs(tmp_path / "data")
+    train(tiny(), data, tmp_path / "exact")
+    train(tiny(precision="bf16"), data, tmp_path / "whole")
+    train(tiny(precision="bf16", kimg=0.02), data, tmp_path / "parts")
+    train(tiny(precision="bf16"), data, tmp_path / "parts")
+    exact, whole, parts = (dict(_tensors(_state(tmp_path / run))) for run in ("exact", "whole", "parts"))
+    assert {name: tensor.dtype for name, tensor in whole.items()} == {name: tensor.dtype for name, tensor in exact.items()}
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert not all(torch.equal(whole[name], exact[name]) for name in whole)
+    for name in ("Loss/G/loss", "Loss/D/loss"):
+        near, true = ([row[name]["mean"] for row in runs.read_json_lines(tmp_path / run / runs.STATS)] for run in ("whole", "exact"))
+        assert near == pytest.approx(true, rel=0.05), name
+    with pytest.raises(ResumeError, match="precision bf16 -> fp32"):
+        train(tiny(), data, tmp_path / "whole")
+
+
 def test_another_seed_trains_otherwise(tmp_path):
     data = discs(tmp_path / "data")
     train(tiny(kimg=0.008), data, tmp_path / "a")

@@ -126,6 +126,18 @@ def test_traffic_and_calls_by_hand():
     assert ieee[0] / a100[0] == pytest.approx(156 / 19.5)
 
 
+def test_bfloat16_halves_what_is_above_4_px_and_computes_it_at_its_own_peak():
+    """At 32 px nearly all arithmetic is from 8 px on: between TF32's peak and its own; a GPU without it gains no arithmetic."""
+    config, shape = TrainConfig(batch=8, augment="none"), {"size": 32, "channels": 1, "batch_gpu": 8}
+    a100, bf16 = (np.array(time_features(config, DEVICES["a100"], **shape, precision=p)) for p in ("tf32", "bf16"))
+    assert 1.8 < a100[0] / bf16[0] < 312 / 156
+    assert a100[2] == bf16[2]
+    held, half = (memory_features(config, DEVICES["a100"], **shape, precision=p)[1] for p in ("fp32", "bf16"))
+    assert 1.9 < held / half < 2
+    t4 = [time_features(config, DEVICES["t4"], **shape, precision=p)[0] for p in ("fp32", "bf16")]
+    assert t4[0] == pytest.approx(t4[1])
+
+
 def fit_script():
     spec = importlib.util.spec_from_file_location("fit_plan", ROOT / "benchmarks" / "fit_plan.py")
     module = importlib.util.module_from_spec(spec)
