@@ -7,11 +7,14 @@ import ctypes
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     import torch
+
+C = TypeVar("C", bound=Callable[..., Any])
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 PRECISION_HELP = "arithmetic: exact; TF32 on a GPU; or features in bfloat16, on a GPU or a CPU that has it"
@@ -89,6 +92,28 @@ def computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def compiled(function: C, choice: str, on: torch.device, *, backend: str = "inductor") -> C:
+    """A network or function that `torch.compile` fuses kernels of, at its first calls, which then take minutes.
+
+    Random numbers are drawn as without it, so that results differ by rounding only. First derivatives only: PyTorch refuses a second one.
+
+    Args:
+        function: What is called with tensors of the same few shapes.
+        choice: `on`; `auto`, on a GPU alone, and without it where it fails; or `off`.
+        on: Where the tensors are.
+        backend: Of torch.compile.
+    """
+    if choice == "off" or (choice == "auto" and on.type != "cuda"):
+        return function
+    import torch
+    import torch._dynamo
+    import torch._inductor.config
+
+    torch._inductor.config.fallback_random = True
+    torch._dynamo.config.suppress_errors = choice == "auto"
+    return cast("C", torch.compile(function, backend=backend, dynamic=False))
 
 
 def keep_freed_memory() -> None:

@@ -79,6 +79,11 @@ class TrainConfig:
     d_reg_interval: int = setting(16, "steps between R1 penalties; 0 is off")
     w_avg_beta: float = setting(0.998, "decay of the running mean of w")
     precision: str = setting("fp32", PRECISION_HELP, choices=PRECISIONS)
+    compile: str = setting(
+        "off",
+        "compile G and D for the main phases: on, auto (a GPU alone), off; minutes before the first step",
+        choices=("off", "auto", "on"),
+    )
     tick_kimg: float = setting(4.0, "thousands of images between lines of statistics")
     snapshot_ticks: int = setting(50, "ticks between snapshots (state, samples, metrics)")
     keep_snapshots: int = setting(0, "keep the generator of every so many snapshots, beside the best and the last; 0 keeps none")

@@ -36,6 +36,7 @@ FREE = (
     "check_transfer",
     "gpus",
     "batch_gpu",
+    "compile",
 )
 FORMAT = 1
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from medgan import machine
 from medgan.training import losses
 from medgan.training.augment import Augment
-from medgan.training.config import TrainConfig
+from medgan.training.config import PIPES, TrainConfig
 from medgan.training.sampler import Sampler
 from medgan.training.state import State, build, lazy_adam, update_average
 from medgan.training.statistics import Collector
@@ -195,3 +196,36 @@ def test_nonfinite_gradients_are_counted_and_replaced():
     step._update(optimizer, module)
     assert int(state.nonfinite) == 3
     assert p.tolist() == [0.0, -1e5, 1e5, -1.0]
+
+
+@pytest.mark.slow
+def test_a_compiled_step_equals_an_eager_one():
+    """Captured and differentiated by torch.compile, all phases, two steps; without its code generator, which takes minutes, nothing may be rounded otherwise."""
+    config = TrainConfig(batch=4, channel_base=128, channel_max=8, latent=8, map_layers=2, augment="fixed", augment_p=0.5, g_reg_interval=2)
+    real = torch.rand(4, 1, 32, 32) * 2 - 1
+    states = []
+    for backend in ("", "aot_eager"):
+        state = build(config, size=32, channels=1, c_dim=0, device=torch.device("cpu"))
+        step = Step(state, config, Augment(PIPES["bgc"], 0.5), gamma=1.0, collect=Collector(), labels=lambda n: None)
+        if backend:
+            cpu = torch.device("cpu")
+            step.synthesis = machine.compiled(state.G.synthesis, "on", cpu, backend=backend)
+            step.critic = machine.compiled(state.D, "on", cpu, backend=backend)
+        for number in range(2):
+            state.step, state.nimg = number, 4 * number
+            z = torch.randn(4, 8, generator=torch.Generator().manual_seed(number))
+            step(real, None, lambda phase, z=z: z)
+        states.append(state.G.state_dict() | {f"D.{name}": tensor for name, tensor in state.D.state_dict().items()})
+    torch._dynamo.reset()
+    assert len(states[0]) > 60
+    for name, tensor in states[0].items():
+        assert torch.equal(states[1][name], tensor), name
+
+
+def test_where_a_step_is_compiled():
+    """Not by default, and on no CPU unless asked for."""
+    D, cpu = torch.nn.Linear(2, 2), torch.device("cpu")
+    assert TrainConfig().compile == "off"
+    assert machine.compiled(D, "off", torch.device("cuda")) is D
+    assert machine.compiled(D, "auto", cpu) is D
+    assert machine.compiled(D, "on", cpu) is not D
