@@ -12,7 +12,7 @@ help:
 	@echo "make demo    the whole way on real CT slices: scans to report, about ten minutes on two cores"
 	@echo "make test    install what the tests need and run them"
 	@echo "make lint    ruff, mypy and the import rules"
-	@echo "make bench   measure speed on this machine's CPU: JSON lines, at most three minutes a script"
+	@echo "make bench   measure speed on this machine's CPU: JSON lines, under an hour in all"
 	@echo "make image   build the container image; TORCH_OPTIONS=... are further words for pip's install of torch (a CPU index)"
 
 $(VENV)/.base: pyproject.toml constraints.txt
