@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -325,6 +326,9 @@ def _train(
     if config.precision == "bf16" and ranks.speaks and not machine.computes_bf16(device):
         click.echo("note: this device has no arithmetic in bfloat16; --precision fp32 is faster here", err=True)
 
+    if device.type == "cuda":
+        config = _fitted(config, data, speaks=ranks.speaks)
+
     def stoppable(step: Step = nothing) -> Step:
         """A step that shows progress and ends the measurement when a stop is asked for on any rank."""
 
@@ -357,7 +361,7 @@ def _train(
         measured = evaluator.evaluate(sample=draw, walk=walk, n_fake=config.metric_images, step=stoppable())
         return {**measured, "seed": SELECTION_SEED} if measured else None
 
-    with watch("training", out / runs.LOG) if ranks.speaks else hushed("training") as on_tick:
+    with watch("training", out / runs.LOG) if ranks.speaks else hushed("training") as on_tick, memory_of(config):
         trained = train(
             config,
             data,
@@ -378,3 +382,48 @@ def _train(
         inputs = {"dataset": data.identity} | ({"pretrained": config.pretrained} if config.pretrained else {})
         runs.write_json(out / runs.PROVENANCE, runs.provenance("train", to_json(config), inputs, started=started_at))
     return trained
+
+
+def _fitted(config: TrainConfig, data: Dataset, *, speaks: bool) -> TrainConfig:
+    """The settings with as many images at a time as fit into what the GPU has free; says so where that is fewer."""
+    import torch
+
+    from medgan.commands.plan import shape_of
+    from medgan.training.devices import nearest
+    from medgan.training.plan import fitted
+
+    free, total = torch.cuda.mem_get_info()
+    device, _ = nearest(torch.cuda.get_device_name(), total / 1e9)
+    shape = {name: value for name, value in shape_of(data, config).items() if name in ("size", "channels", "c_dim")}
+    chosen = fitted(config, **shape, device=device, memory=free)
+    if chosen is not config and speaks:
+        click.echo(f"note: --batch-gpu {chosen.batch_gpu}, the largest that fits into {free / 1e9:.0f} GB of free GPU memory", err=True)
+    return chosen
+
+
+@contextmanager
+def memory_of(config: TrainConfig) -> Iterator[None]:
+    """Too little GPU memory inside becomes a problem that names what to try next.
+
+    Raises:
+        DeviceError: It was too little.
+    """
+    import torch
+
+    from medgan.errors import DeviceError
+    from medgan.training.plan import batch_gpus
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        whole = next((n for n in batch_gpus(config) if config.mbstd_group <= n < config.round_size), 0)
+        fix = (
+            "--recompute (same result)"
+            if not config.recompute
+            else "a smaller --mbstd-group and --batch-gpu, smaller images or --channel-base"
+        )
+        raise DeviceError(
+            f"the GPU has too little free memory for --batch-gpu {config.round_size}",
+            fix=f"--batch-gpu {whole} (same result)" if whole else fix,
+            code="E_GPU_MEMORY",
+        ) from None

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from medgan.networks import ops
 from medgan.networks.family import Family
@@ -298,6 +300,13 @@ class SynthesisBlock(nn.Module):
         return x, img
 
 
+def _run(block: nn.Module, recompute: bool, *inputs: Tensor | None, **options: Any) -> tuple[Tensor, Tensor | None]:
+    """A block; with `recompute` a backward pass makes its features again, with the same noise, instead of keeping them from the forward pass."""
+    if not (recompute and torch.is_grad_enabled()):
+        return block(*inputs, **options)
+    return checkpoint(block, *inputs, use_reentrant=False, **options)
+
+
 def channels_at(resolution: int, channel_base: int, channel_max: int) -> int:
     """Feature channels of the blocks at `resolution`."""
     return min(channel_base // resolution, channel_max)
@@ -342,14 +351,14 @@ class SynthesisNetwork(nn.Module):
             setattr(self, f"b{r}", block)
             before = out
 
-    def forward(self, ws: Tensor, *, noise_mode: NoiseMode = "random") -> Tensor:
-        """(N, num_ws, w_dim) -> (N, img_channels, R, R), about [-1, 1], not clamped."""
+    def forward(self, ws: Tensor, *, noise_mode: NoiseMode = "random", recompute: bool = False) -> Tensor:
+        """(N, num_ws, w_dim) -> (N, img_channels, R, R), about [-1, 1], not clamped; `recompute`: see `_run`."""
         x = img = None
         row = 0
         for r in self.resolutions:
             block = getattr(self, f"b{r}")
             # A torgb reads the row that the next block's conv0 reads again.
-            x, img = block(x, img, ws[:, row : row + block.num_conv + 1], noise_mode=noise_mode)
+            x, img = _run(block, recompute, x, img, ws[:, row : row + block.num_conv + 1], noise_mode=noise_mode)
             row += block.num_conv
             if r == 4:
                 x = ops.laid_out(x if self.features_dtype is None else x.to(self.features_dtype))
@@ -579,12 +588,12 @@ class Discriminator(nn.Module):
             conv_clamp=conv_clamp,
         )
 
-    def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
-        """Images (N, C, R, R) in about [-1, 1], labels (N, c_dim) -> logits (N, 1); positive means real."""
+    def forward(self, img: Tensor, c: Tensor | None = None, *, recompute: bool = False) -> Tensor:
+        """Images (N, C, R, R) in about [-1, 1], labels (N, c_dim) -> logits (N, 1); positive means real. `recompute`: see `_run`."""
         x: Tensor | None = None
         image: Tensor | None = img if self.features_dtype is None else img.to(self.features_dtype)
         for r in self.resolutions:
-            x, image = getattr(self, f"b{r}")(x, image)
+            x, image = _run(getattr(self, f"b{r}"), recompute, x, image)
         assert x is not None
         return self.b4(x, image, self.mapping(None, c) if self.c_dim else None)
 

@@ -79,6 +79,9 @@ class TrainConfig:
     d_reg_interval: int = setting(16, "steps between R1 penalties; 0 is off")
     w_avg_beta: float = setting(0.998, "decay of the running mean of w")
     precision: str = setting("fp32", PRECISION_HELP, choices=PRECISIONS)
+    recompute: bool = setting(
+        False, "make features again in the main phases' backward passes instead of keeping them: less memory, longer steps"
+    )
     compile: str = setting(
         "off",
         "compile G and D for the main phases: on, auto (a GPU alone), off; minutes before the first step",

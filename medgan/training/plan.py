@@ -224,16 +224,39 @@ def _drawn_and_measured(config: TrainConfig, G: cost.Network, device: Device, th
     return combine(features, FITS[device.kind].time)
 
 
-def _largest_batch_gpu(config: TrainConfig, device: Device, shape: dict[str, Any], coefficients: tuple[float, float], memory: int) -> int:
-    """The largest number of images at a time that divides the batch, suits the minibatch groups, and fits."""
+def batch_gpus(config: TrainConfig) -> list[int]:
+    """Images at a time that divide a GPU's part of the batch and suit the minibatch groups, the largest first."""
     share = config.batch // config.gpus
     least = 2 if config.pl_weight and config.g_reg_interval else 1
-    for n in range(share, least - 1, -1):
-        if share % n == 0 and n % min(config.mbstd_group, n) == 0:
-            held = combine(memory_features(config, device, **shape, batch_gpu=n, precision=config.precision), (1, *coefficients))
-            if held <= USABLE * memory:
-                return n
+    return [n for n in range(share, least - 1, -1) if share % n == 0 and n % min(config.mbstd_group, n) == 0]
+
+
+def _largest_batch_gpu(config: TrainConfig, device: Device, shape: dict[str, Any], coefficients: tuple[float, float], memory: int) -> int:
+    """The largest of `batch_gpus` that fits; 0 where none does."""
+    for n in batch_gpus(config):
+        held = combine(memory_features(config, device, **shape, batch_gpu=n, precision=config.precision), (1, *coefficients))
+        if held <= USABLE * memory:
+            return n
     return 0
+
+
+def fitted(config: TrainConfig, *, size: int, channels: int, c_dim: int = 0, device: Device, memory: int) -> TrainConfig:
+    """The settings with the largest `batch_gpu` that fits a GPU by the model, where nobody gave one.
+
+    The result is the same but for rounding and draws: no group of the minibatch deviation gets smaller. Where that would be needed, the settings stay.
+
+    Args:
+        config: Settings.
+        size: Side of the images in pixels.
+        channels: 1 or 3.
+        c_dim: Classes.
+        device: Class of the GPU.
+        memory: Bytes that are free on it.
+    """
+    if config.batch_gpu or config.family != "stylegan2":
+        return config
+    n = _largest_batch_gpu(config, device, {"size": size, "channels": channels, "c_dim": c_dim}, FITS[device.kind].memory, memory)
+    return config if n in (0, config.round_size) or n < config.mbstd_group else replace(config, batch_gpu=n)
 
 
 def _pinned(config: TrainConfig, image_bytes: int) -> int:

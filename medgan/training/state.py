@@ -37,6 +37,7 @@ FREE = (
     "gpus",
     "batch_gpu",
     "compile",
+    "recompute",
 )
 FORMAT = 1
 

@@ -56,7 +56,8 @@ class Step:
         self.ranks = ranks
         self.state, self.config, self.augment, self.gamma, self.collect, self.labels = state, config, augment, gamma, collect, labels
         self.noise_mode = "random"
-        # The regularisers differentiate twice, which a compiled network cannot: they call the networks themselves.
+        self.options = {"recompute": True} if config.recompute else {}
+        # The regularisers differentiate twice: a compiled network cannot, and what they keep would not get less. They call the networks themselves.
         device = state.pl_mean.device
         self.synthesis = machine.compiled(state.G.synthesis, config.compile, device)  # type: ignore[type-var]
         self.critic = machine.compiled(state.D, config.compile, device)
@@ -125,7 +126,7 @@ class Step:
         return losses.mixed_styles(self.state.G, z, c, probability=self.config.style_mixing)
 
     def _images(self, ws: Tensor) -> Tensor:
-        return self.synthesis(ws, noise_mode=self.noise_mode)  # type: ignore[operator]
+        return self.synthesis(ws, noise_mode=self.noise_mode, **self.options)  # type: ignore[operator]
 
     def _report_logits(self, kind: str, logits: Tensor) -> None:
         self.collect.add(f"Loss/scores/{kind}", logits)
@@ -137,7 +138,7 @@ class Step:
 
     def _generator_main(self, z: Tensor) -> None:
         c = self.labels(len(z))
-        logits = self.critic(self.augment(self._images(self._styles(z, c))), c)
+        logits = self.critic(self.augment(self._images(self._styles(z, c))), c, **self.options)
         self._report_logits("fake", logits)
         loss = losses.generator_loss(logits)
         self._report_loss("Loss/G/loss", loss)
@@ -162,11 +163,11 @@ class Step:
         with torch.no_grad():
             ws = self._styles(z, c)
             fake = self._images(ws)
-        logits = self.critic(self.augment(fake), c)
+        logits = self.critic(self.augment(fake), c, **self.options)
         self._report_logits("fake", logits)
         fake_loss = losses.discriminator_fake_loss(logits)
         (fake_loss.mean() * self._share()).backward()
-        logits = self.critic(self.augment(real), real_c)
+        logits = self.critic(self.augment(real), real_c, **self.options)
         self._report_logits("real", logits)
         real_loss = losses.discriminator_real_loss(logits)
         self._report_loss("Loss/D/loss", fake_loss.detach() + real_loss.detach())

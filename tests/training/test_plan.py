@@ -16,7 +16,7 @@ from medgan.training.calibrate import calibrate, kinds
 from medgan.training.config import TrainConfig
 from medgan.training.devices import DEVICES, FITS, combine, memory_features, nearest, time_features
 from medgan.training.loop import train
-from medgan.training.plan import plan, schedule
+from medgan.training.plan import batch_gpus, fitted, plan, schedule
 from tests.conftest import ROOT
 from tests.golden import Golden
 from tests.toy import discs, tiny
@@ -136,6 +136,22 @@ def test_bfloat16_halves_what_is_above_4_px_and_computes_it_at_its_own_peak():
     assert 1.9 < held / half < 2
     t4 = [time_features(config, DEVICES["t4"], **shape, precision=p)[0] for p in ("fp32", "bf16")]
     assert t4[0] == pytest.approx(t4[1])
+
+
+def test_as_many_images_at_a_time_as_fit():
+    """Batch 32 in groups of 4: half the memory of what fits takes fewer images, never a smaller group, never what somebody gave."""
+    config, shape = TrainConfig(batch=32), {"size": 256, "channels": 1, "device": DEVICES["a100"]}
+    held = {
+        n: combine(memory_features(config, DEVICES["a100"], size=256, channels=1, batch_gpu=n), (1, *FITS["cuda"].memory)) / 0.9
+        for n in (32, 8, 4)
+    }
+    assert batch_gpus(config) == [32, 16, 8, 4, 2]
+    assert fitted(config, **shape, memory=int(held[32]) + 1) is config
+    assert fitted(config, **shape, memory=int(held[32]) - 1).round_size == 16
+    assert fitted(config, **shape, memory=int(held[8]) + 1).round_size == 8
+    assert fitted(config, **shape, memory=int(held[4]) - 1) is config
+    given = TrainConfig(batch=32, batch_gpu=16)
+    assert fitted(given, **shape, memory=int(held[8])) is given
 
 
 def fit_script():
