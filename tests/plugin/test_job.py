@@ -139,7 +139,14 @@ def test_a_job_on_two_ranks_stops_when_told_and_the_same_command_ends_it(session
         assert secret.encode() not in found, secret
 
 
+def cpu_seconds(process: subprocess.Popen[str]) -> float:
+    """Work that a process has done, in all its threads (proc(5), stat): to wait for a core that others use is none."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_untouched_form_trains(session: Path, tmp_path: Path):
     """Every field as XNAT hands it over when nobody touched it; beside the form only what makes a first step short enough for a test."""
     inception()
@@ -147,21 +154,22 @@ def test_the_untouched_form_trains(session: Path, tmp_path: Path):
     command = json.loads((ROOT / "xnat-command.json").read_text())
     body = resolve(command, "project", folder, {}, Server(build=tmp_path)).body
     env = dict(pair.split("=", 1) for pair in body["Env"])
-    short = {"MEDGAN_BATCH": "4", "MEDGAN_METRIC_IMAGES": "4", "MEDGAN_DEVICE": "cpu"}
+    # Two images are the fewest that the path length penalty takes; most of the time goes into the 64 images of the first snapshot's sheet.
+    short = {"MEDGAN_BATCH": "2", "MEDGAN_METRIC_IMAGES": "4", "MEDGAN_DEVICE": "cpu", "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
     places = ["--input", str(session), "--output", str(tmp_path / "output"), "--work", str(tmp_path / "work")]
     process = start(*body["Cmd"], *places, **env, **short)
     try:
-        deadline = time.monotonic() + 400
+        # The first step's state is saved before it is measured, so training is not over yet.
         while not (tmp_path / "work" / "run" / runs.STATE).exists():
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
+            assert cpu_seconds(process) < 400
             time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
         stopped = end(process)
     finally:
         process.kill()
     assert stopped.returncode == 75, stopped.stderr
-    assert re.fullmatch(r"RESULT status=preempted kimg=0\.\d+\n", stopped.stdout)
+    assert stopped.stdout == "RESULT status=preempted kimg=0.002\n"
 
 
 def test_a_checkpoint_goes_on_elsewhere_with_its_curves_and_its_best_network(session: Path, words: list[str], tmp_path: Path):
