@@ -21,6 +21,8 @@ from plugin.target import SourceConfig, Target
 
 log = logging.getLogger("medgan.xnat")
 
+FOUND = "a state of an earlier run is there (%s): this one goes on from it if data, seed and settings are the same"
+
 
 class Remote:
     """The servers of a job, each asked for at most once: credentials are read when the command starts, and leave the environment then.
@@ -174,12 +176,14 @@ def earlier_state(config: SourceConfig, folders: Folders, remote: Remote, *, run
         for beside in (found.with_name(name) for name in GOES_ON):
             if beside.exists():
                 (run / beside.name).symlink_to(beside.absolute())
+        log.info(FOUND, f"{found.parent.name}/{found.name}")
         return run
     if remote:
         try:
             with remote.reading(once=not insist) as connection:
                 if name := newest_state(connection, remote.target, config.earlier_run):
                     fetch_state(connection, remote.target, name, run)
+                    log.info(FOUND, name)
                     return run
         except MedganError as error:
             if insist:

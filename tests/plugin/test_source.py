@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -245,8 +246,9 @@ def state(config: SourceConfig, folders: Folders, site: Remote, resume: str = "a
 
 
 def test_a_state_is_looked_for_in_the_output_the_mount_and_xnat(
-    xnat: XnatServer, project: Node, folders: Folders, monkeypatch: pytest.MonkeyPatch
+    xnat: XnatServer, project: Node, folders: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
+    caplog.set_level("INFO", logger="medgan.xnat")
     session = project.find("experiments", LABEL)
     config = SourceConfig(target=session.archive_uri)
     site = remote(config, xnat, monkeypatch)
@@ -254,14 +256,18 @@ def test_a_state_is_looked_for_in_the_output_the_mount_and_xnat(
     with pytest.raises(InputError, match="no state of an earlier run was found"):
         state(config, folders, site, resume="checkpoint")
     session.resource("MEDGAN_CHECKPOINT", {"run-7/state.pt": b"of 7", "run-8/state.pt": b"of 8", "run-8/config.json": b"{}"})
+    assert not caplog.records
     assert state(config, folders, site) == "of 8"
+    assert "earlier run is there (run-8/state.pt)" in caplog.text
     assert (folders.work / "earlier/config.json").read_text() == "{}"
     named = SourceConfig(target=session.archive_uri, earlier_run="run-7")
     assert state(named, folders, site) == "of 7"
     # The mount of a session has it too, and nobody is asked.
     xnat.requests.clear()
     mount = Folders(input=session.folder, output=folders.output, work=folders.work)
+    caplog.clear()
     assert (state(config, mount, site), state(named, mount, site)) == ("of 8", "of 7")
+    assert re.findall(r"earlier run is there \((.*?)\)", caplog.text) == ["run-8/state.pt", "run-7/state.pt"]
     assert not xnat.requests
     # The same run's own output comes first, and the job finds it by itself.
     (folders.output / "checkpoint/run-9").mkdir(parents=True)
