@@ -32,6 +32,7 @@ class Launch:
         root: Object the external input names.
         inputs: Value of each command input, "" where there is none: what the replacement keys become.
         mounts: Folder on this machine by mount name: an input's archive folder, or a fresh folder for an output.
+        build: Where the fresh folders are; nobody clears it up.
         environment: What XNAT adds: XNAT_HOST, XNAT_USER, XNAT_PASS (an alias token), XNAT_WORKFLOW_ID, XNAT_EVENT_ID.
         stdout, stderr: Logs, set by the runner.
         history: Each status it had.
@@ -49,6 +50,7 @@ class Launch:
     objects: dict[str, Node | str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     mounts: dict[str, Path] = field(default_factory=dict)
+    build: Path = field(default_factory=Path)
     environment: dict[str, str] = field(default_factory=dict)
     stdout: str = ""
     stderr: str = ""
@@ -140,9 +142,10 @@ def resolve(launch: Launch, root: str | None, data: Data, build: Path) -> None:
     for name, value in launch.inputs.items():
         if any(word in value for word in ILLEGAL):
             raise LaunchError(f"input {name} has an illegal string")
+    launch.build = build / uuid.uuid4().hex
     for mount in launch.command.get("mounts", []):
         if mount["name"] not in launch.mounts:
-            launch.mounts[mount["name"]] = build / uuid.uuid4().hex
+            launch.mounts[mount["name"]] = launch.build / mount["name"]
             launch.mounts[mount["name"]].mkdir(parents=True)
 
 

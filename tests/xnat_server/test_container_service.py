@@ -122,6 +122,28 @@ def test_results_are_stored_only_after_exit_code_0(http, liver, wrapper, code, w
     assert stored == []
 
 
+def test_results_are_merged_into_a_resource_that_is_there(http, liver, wrapper):
+    def run(launch):
+        report = launch.mounts["output"] / "report"
+        (report / "run").mkdir(parents=True)
+        (report / "run" / "same.txt").write_text(launch.chosen["kimg"])
+        (report / "run" / f"{launch.chosen['kimg']}.txt").write_text("own")
+        return 0
+
+    liver.containers.runner = run
+    session = liver.archive.projects[0].find("experiments", "CT01")
+    session.resource("MEDGAN_report", {"note.txt": b"note", "run/same.txt": b"older"})
+    for kimg in ("1", "2"):
+        assert launch(http, liver, wrapper, kimg=kimg).wait(10) == "Complete"
+    report = session.find("resources", "MEDGAN_report")
+    assert {name: report.read(name) for name in report.files()} == {
+        "note.txt": b"note",
+        "run/1.txt": b"own",
+        "run/2.txt": b"own",
+        "run/same.txt": b"2",
+    }
+
+
 @pytest.mark.parametrize("value", ["T1 (post)", "a;b", "a&&b", "a||b", "`a`"])
 def test_an_illegal_string_ends_a_launch(http, liver, wrapper, value):
     container = launch(http, liver, wrapper, kimg=value)
