@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -46,6 +47,16 @@ def image(engine: Any, command: dict[str, Any]) -> Any:
         return engine.images.get(command["image"])
     except docker.errors.ImageNotFound:
         missing(f"no image {command['image']}: scripts/engine build")
+
+
+@pytest.fixture(scope="session")
+def small(engine: Any, image: Any) -> Iterator[str]:
+    """The name of an image that differs from ours by variables: whatever it trains, it trains for some seconds."""
+    name = f"medgan-small:{os.getpid()}"
+    lines = [f"FROM {image.id}", *(f"ENV {variable}={value}" for variable, value in SMALL.items())]
+    engine.images.build(fileobj=io.BytesIO("\n".join(lines).encode()), tag=name)
+    yield name
+    engine.images.remove(name, force=True)
 
 
 def folders(engine: Any, image: Any) -> Iterator[Place]:
