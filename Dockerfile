@@ -75,7 +75,7 @@ LABEL org.nrg.commands="[\
   \"name\": \"medgan-train\",\
   \"label\": \"medgan: train a generator of synthetic images\",\
   \"description\": \"Trains StyleGAN2-ADA on the scans stored here and returns synthetic images, metrics, the model and a report. The form can be left as it is. For one Docker server with the NVIDIA runtime.\",\
-  \"version\": \"0.1.0+0cb78040\",\
+  \"version\": \"0.1.0+548067b1\",\
   \"schema-version\": \"1.0\",\
   \"info-url\": \"https://arxiv.org/abs/2210.03786\",\
   \"image\": \"medgan:0.1.0\",\
@@ -191,6 +191,7 @@ LABEL org.nrg.commands="[\
     \"replacement-key\": \"#preset#\",\
     \"select-values\": [\
      \"paper-2210.03786\",\
+     \"paper-2308.02505\",\
      \"stylegan2\",\
      \"paper256\",\
      \"paper512\",\
@@ -535,7 +536,7 @@ LABEL org.nrg.commands="[\
   \"name\": \"medgan-check\",\
   \"label\": \"medgan: check the data before a training\",\
   \"description\": \"Reads the scans stored here as a training would and returns counts, warnings, a sheet of images and the predicted time on a GPU. Trains nothing, needs no GPU. The form can be left as it is.\",\
-  \"version\": \"0.1.0+efba6aea\",\
+  \"version\": \"0.1.0+76b89861\",\
   \"schema-version\": \"1.0\",\
   \"info-url\": \"https://arxiv.org/abs/2210.03786\",\
   \"image\": \"medgan:0.1.0\",\
@@ -648,6 +649,7 @@ LABEL org.nrg.commands="[\
     \"replacement-key\": \"#preset#\",\
     \"select-values\": [\
      \"paper-2210.03786\",\
+     \"paper-2308.02505\",\
      \"stylegan2\",\
      \"paper256\",\
      \"paper512\",\

@@ -133,6 +133,8 @@ class JobConfig:
         changes: dict[str, Any] = {
             name: getattr(self, name) for name in ("kimg", "batch", "batch_gpu", "gamma", "metric_images") if getattr(self, name)
         }
+        if self.kimg:
+            changes["epochs"] = 0.0
         if self.mirror != PRESET:
             changes["mirror"] = self.mirror == "yes"
         if self.augment != PRESET:

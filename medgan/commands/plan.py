@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medgan.commands.train import settings
 from medgan.commands.transfer import given, transferred
-from medgan.config import options_from, resolve, to_json
+from medgan.config import options_from, to_json
 from medgan.errors import ConfigError, InputError
-from medgan.training.config import PRESETS, TrainConfig, preset
+from medgan.training.config import PRESETS, TrainConfig, for_set
 from medgan.training.devices import DEVICES, Device, nearest
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def command(
 
         dataset = open_dataset(data)
         size = dataset.resolution
-    config = resolve(preset(preset_name, size=size, gpus=flags["gpus"] or 1), flags, config_file=config_file)
+    config = settings(preset_name, flags, config_file, size=size, gpus=flags["gpus"] or 1)
     if config.pretrained:
         explicit = given(flags, config_file)
         config, _ = transferred(config, folder=weights, explicit=explicit)
@@ -94,6 +95,9 @@ def command(
         shape = shape_of(dataset, config)
     else:
         shape = {"size": size, "channels": int(channels), "images": images, "c_dim": classes if config.labels else 0, "bits": 8}
+    if config.epochs and not shape["images"]:
+        raise ConfigError("--epochs are passes over the set, whose images are not known", fix="--data, --images, or --kimg")
+    config = for_set(config, shape["images"]) if shape["images"] else config
     made = planned(config, **shape, device_name=device_name, threads=threads, measured=calibrate)
     free = _free(out)
     if as_json:

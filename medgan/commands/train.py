@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -17,7 +18,7 @@ from medgan.commands.transfer import carry_source, given, starting_point
 from medgan.config import options_from, resolve, to_json
 from medgan.errors import ConfigError, DataError, InputError, Preempted
 from medgan.ranks import Ranks, started
-from medgan.training.config import PRESETS, TrainConfig, preset
+from medgan.training.config import PRESETS, TrainConfig, for_set, preset
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from medgan.metrics.evaluate import Evaluator
     from medgan.progress import Step
     from medgan.training.loop import Trained
+
+log = logging.getLogger(__name__)
 
 # Seeds of the images that choose the best snapshot; the reported figure comes from others (job.py), so that the choice does not flatter it.
 SELECTION_SEED = 1_000_000_000
@@ -88,9 +91,10 @@ def command(
     dataset = open_dataset(data, cache=out / runs.DECODED)
     gpus = processes(flags["gpus"])
     flags["gpus"] = gpus if started() > 1 else flags["gpus"]
-    config = resolve(preset(preset_name, size=dataset.resolution, gpus=gpus), flags, config_file=config_file)
+    config = settings(preset_name, flags, config_file, size=dataset.resolution, gpus=gpus)
     explicit = given(flags, config_file)
     if dry_run:
+        config = for_set(config, len(dataset))
         config, _ = starting_point(config, dataset, out, folder=weights, resume=resume, explicit=explicit)
         click.echo(json.dumps(to_json(config), indent=2))
         return
@@ -112,6 +116,20 @@ def command(
             }
         )
     )
+
+
+def settings(preset_name: str, flags: Mapping[str, Any], config_file: Path | None, *, size: int, gpus: int) -> TrainConfig:
+    """The settings of a training as its options say, for images of `size` pixels; one length given takes the place of a preset's other.
+
+    Raises:
+        ConfigError: Both lengths were given.
+    """
+    flags = dict(flags)
+    if flags["kimg"] is not None and flags["epochs"]:
+        raise ConfigError("--kimg and --epochs are two lengths of one training", fix="one of them")
+    if flags["kimg"] is not None:
+        flags["epochs"] = 0.0
+    return resolve(preset(preset_name, size=size, gpus=gpus, family=flags["family"] or ""), flags, config_file=config_file)
 
 
 def processes(asked: int | None) -> int:
@@ -219,6 +237,9 @@ def run_training(
     from medgan.ranks import joined
     from medgan.signals import stop_asked
 
+    asked_batch, config = config.batch, for_set(config, len(data))
+    if config.batch != asked_batch:
+        log.warning("the batch is the %d images of the set, not %d", config.batch, asked_batch)
     runs.check_writable(out, "--out")
     if config.gpus > 1 and started() == 1:
         return _on_processes(config, data, out, weights=weights, resume=resume, evaluator=evaluator, explicit=explicit)

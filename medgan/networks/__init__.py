@@ -6,6 +6,7 @@ NETWORKS = Registry(
     "family",
     {
         "stylegan2": "medgan.networks.stylegan2:FAMILY",
+        "dcgan": "medgan.networks.dcgan:FAMILY",
     },
     group="medgan.networks",
 )

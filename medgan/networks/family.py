@@ -18,10 +18,14 @@ class Family:
 
     Args:
         name: As in the table NETWORKS.
-        generator: Class whose constructor takes plain arguments; `forward(z, c, ...)` gives (N, C, H, W) in about [-1, 1].
-        discriminator: Class whose `forward(images, c)` gives logits (N, 1).
+        generator: Class whose constructor takes plain arguments; `forward(z, c, ...)` gives (N, C, H, W) in about [-1, 1]. A training hands it
+            those of its settings that the constructor names.
+        discriminator: Class whose `forward(images, c)` gives logits (N, 1); arguments as of the generator.
         sizes: Image sizes it accepts, in pixels.
         tiny: Arguments of a variant small enough for tests, for both networks.
+        styles: Whether z becomes styles first (`mapping`, `synthesis`), which can be mixed, truncated, and have path lengths.
+        batch_norm: Whether layers normalise over the batch. Such networks are trained in whole batches, by one process, and the
+            generator itself makes the images: an average of its weights would not have their statistics.
     """
 
     name: str
@@ -29,6 +33,8 @@ class Family:
     discriminator: Callable[..., nn.Module]
     sizes: tuple[int, ...]
     tiny: Mapping[str, Any]
+    styles: bool = True
+    batch_norm: bool = False
 
 
 def compute_in(network: nn.Module, precision: str) -> nn.Module:

@@ -70,7 +70,7 @@ def _from_run(folder: Path) -> Pretrained:
             f"--pretrained: the run's saved state cannot be read ({type(error).__name__})", fix="another run folder"
         ) from None
     if family != "stylegan2":
-        raise WeightsError(f"--pretrained is a run of the family {family}; only stylegan2 can be a start", fix="--family, and train anew")
+        raise WeightsError(f"--pretrained is a run of the family {family}; only stylegan2 can be read", fix="a run of stylegan2")
     networks = {name: network(state) for name, state in states.items()}
     licence = ""
     if (folder / runs.PRETRAINED).is_file():

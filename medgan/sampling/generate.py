@@ -58,13 +58,15 @@ class Drawing:
         """Refuse what this generator has not.
 
         Raises:
-            ConfigError: A class of an unconditional generator or beyond its classes; a cutoff beyond its style rows.
+            ConfigError: A class of an unconditional generator or beyond its classes; truncation without styles, or beyond their rows.
         """
         classes, rows = int(G.c_dim), int(getattr(G, "num_ws", 0))  # type: ignore[arg-type]
         if self.category is not None and not classes:
             raise ConfigError(f"--class {self.category}, but this generator was trained without classes", fix="leave --class out")
         if self.category is not None and self.category >= classes:
             raise ConfigError(f"--class {self.category} is not a class of this generator", fix=f"--class 0 to {classes - 1}, or all")
+        if not rows and (self.psi != 1 or self.cutoff):
+            raise ConfigError(f"--psi {self.psi:g}: this generator has no styles to truncate", fix="--psi 1 without --psi-cutoff")
         if self.cutoff > rows:
             raise ConfigError(f"--psi-cutoff {self.cutoff} is beyond this generator's {rows} style rows", fix=f"--psi-cutoff 0 to {rows}")
 

@@ -42,6 +42,7 @@ class TrainConfig:
 
     family: str = setting("stylegan2", "GAN family", choices=NETWORKS.names())
     kimg: float = setting(25000.0, "length of the training in thousands of images shown", label="Training length (kimg)")
+    epochs: float = setting(0.0, "length in passes over the set (its flips included) instead of --kimg; 0 leaves it to --kimg")
     batch: int = setting(32, "images per step, over all GPUs")
     gpus: int = setting(1, "processes that share the batch, each with a GPU of its own (without GPUs, some cores)")
     batch_gpu: int = setting(0, "images per GPU at a time; 0 is batch / GPUs; less accumulates gradients")
@@ -128,6 +129,7 @@ class TrainConfig:
         ):
             _at_least(name, getattr(self, name), least)
         for name in (
+            "epochs",
             "max_images",
             "cache_gib",
             "batch_gpu",
@@ -201,6 +203,35 @@ class TrainConfig:
     def ema_half_life(self) -> float:
         """Half-life of G_ema in images."""
         return (self.ema_kimg or self.batch * 10 / 32) * 1000
+
+
+def for_set(config: TrainConfig, images: int) -> TrainConfig:
+    """The settings with what follows from the number of images: `kimg` from `epochs`, and a batch that a small set can fill.
+
+    Only a family that normalises over the batch has its batch cut: there an image that is in it twice counts twice.
+
+    Args:
+        config: Settings.
+        images: Of the set; of those `max_images` at most are trained on.
+
+    Raises:
+        ConfigError: The family has no such thing.
+    """
+    family = NETWORKS.get(config.family)
+    if not family.styles and (config.pl_weight or config.style_mixing):
+        raise ConfigError(
+            f"the family {config.family} has no styles: no path lengths and nothing to mix",
+            fix=f"--pl-weight 0 --style-mixing 0{f', or --preset {OWN_PRESET[config.family]}' if config.family in OWN_PRESET else ''}",
+        )
+    if family.batch_norm and (config.gpus > 1 or config.batch_gpu not in (0, config.batch)):
+        raise ConfigError(
+            f"the family {config.family} normalises over the whole batch, which cannot be divided", fix="--gpus 1 --batch-gpu 0"
+        )
+    shown = min(images, config.max_images or images) * (2 if config.mirror else 1)
+    changes: dict[str, Any] = {"kimg": config.epochs * shown / 1000} if config.epochs else {}
+    if family.batch_norm and shown < config.batch:
+        changes |= {"batch": shown, "batch_gpu": 0}
+    return replace(config, **changes)
 
 
 def for_transfer(config: TrainConfig, *, G: Mapping[str, Any], D: Mapping[str, Any], explicit: Collection[str]) -> TrainConfig:
@@ -289,6 +320,13 @@ PRESETS: dict[str, Callable[[int, int], TrainConfig]] = {
         channel_base=32768, channel_max=512, map_layers=8, latent=512, mbstd_group=4, d_architecture="resnet", ema_kimg=10, ema_rampup=0.05,
         w_avg_beta=0.998, style_mixing=0.9, pl_weight=2.0, g_reg_interval=4, d_reg_interval=16, metrics=("fid50k_full",), metric_images=50000,
     ),
+    # arXiv 2308.02505: DCGAN at 28 px, latent of 100, 500 epochs, batch 128, one network per class. Not stated there and taken from DCGAN's paper
+    # (arXiv 1511.06434, section 4): Adam's rate and first beta. Widths: docs/decisions/0034-dcgan.md. It measures the last network only.
+    "paper-2308.02505": lambda size, gpus: TrainConfig(
+        family="dcgan", epochs=500, batch=128, latent=100, lr_g=0.0002, lr_d=0.0002, beta1=0.5, beta2=0.999, precision="fp32", mirror=False,
+        labels=False, augment="none", channel_base=32 * size, channel_max=1024, mbstd_group=1, style_mixing=0.0, pl_weight=0.0,
+        g_reg_interval=0, d_reg_interval=0, metrics=(), tick_kimg=4, snapshot_ticks=50,
+    ),
     "stylegan2": _stylegan2,
     "paper256":  lambda size, gpus: replace(_PAPER, batch=64, mbstd_group=8, channel_base=16384, lr_g=0.0025, lr_d=0.0025, gamma=1.0, ema_kimg=20.0),
     "paper512":  lambda size, gpus: replace(_PAPER, batch=64, mbstd_group=8, channel_base=32768, lr_g=0.0025, lr_d=0.0025, gamma=0.5, ema_kimg=20.0),
@@ -306,12 +344,17 @@ PRESETS: dict[str, Callable[[int, int], TrainConfig]] = {
 # fmt: on
 
 
-def preset(name: str, *, size: int, gpus: int = 1) -> TrainConfig:
-    """The settings called `name` for images of `size` pixels on `gpus` devices; the defaults for an empty name.
+OWN_PRESET = {"dcgan": "paper-2308.02505"}
+"""Where a family's settings come from when no preset is named: the defaults are StyleGAN2's."""
+
+
+def preset(name: str, *, size: int, gpus: int = 1, family: str = "") -> TrainConfig:
+    """The settings called `name` for images of `size` pixels on `gpus` devices; the defaults of the family for an empty name.
 
     Raises:
         ConfigError: No such preset.
     """
+    name = name or OWN_PRESET.get(family, "")
     if not name:
         return TrainConfig()
     if name not in PRESETS:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from medgan.training.config import TrainConfig
 # What may differ between a run and its continuation: length, stops, what is looked at on the way, and how the machine shares a batch.
 FREE = (
     "kimg",
+    "epochs",
     "time_budget",
     "metrics",
     "metric_images",
@@ -64,6 +66,7 @@ class State:
         seconds: Training time so far, over all runs.
         nonfinite: Entries of gradients, and losses, so far that were not finite, shape ().
         watch: What the watch remembers between ticks.
+        averaged: Whether G_ema is an average; else, with batch normalisation, a copy of G.
     """
 
     G: nn.Module
@@ -83,6 +86,7 @@ class State:
     seconds: float = 0.0
     nonfinite: Tensor = field(default_factory=lambda: torch.zeros([], dtype=torch.int64))
     watch: dict[str, Any] = field(default_factory=dict)
+    averaged: bool = True
 
 
 COUNTERS = ("p", "nimg", "step", "tick", "tick_start", "best", "pending", "seconds", "watch")
@@ -99,7 +103,12 @@ def lazy_adam(parameters: Iterable[nn.Parameter], *, lr: float, beta1: float, be
 
 
 def network_arguments(config: TrainConfig, *, size: int, channels: int, c_dim: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Constructor arguments of generator and discriminator for a run."""
+    """Constructor arguments of generator and discriminator for a run: those of the settings that the family's constructors name.
+
+    Raises:
+        ConfigError: There are classes, and the family knows none.
+    """
+    family = NETWORKS.get(config.family)
     shared = {
         "c_dim": c_dim,
         "img_resolution": size,
@@ -120,7 +129,20 @@ def network_arguments(config: TrainConfig, *, size: int, channels: int, c_dim: i
         "architecture": config.d_architecture,
         "freeze_layers": config.freeze_d,
     }
-    return generator, discriminator
+    if c_dim and "c_dim" not in _named(family.generator):
+        raise ConfigError(
+            f"the set has {c_dim} classes, and the family {config.family} knows none", fix="--no-labels, or a set of one class"
+        )
+    return _of(family.generator, generator), _of(family.discriminator, discriminator)
+
+
+def _named(network: Callable[..., nn.Module]) -> Collection[str]:
+    return inspect.signature(network).parameters
+
+
+def _of(network: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that the network's constructor names."""
+    return {name: value for name, value in arguments.items() if name in _named(network)}
 
 
 def networks(config: TrainConfig, *, size: int, channels: int, c_dim: int) -> tuple[nn.Module, nn.Module]:
@@ -169,6 +191,7 @@ def build(config: TrainConfig, *, size: int, channels: int, c_dim: int, device: 
         signs=torch.zeros(2, dtype=torch.float64, device=device),
         nonfinite=torch.zeros([], dtype=torch.int64, device=device),
         p=config.augment_p,
+        averaged=not NETWORKS.get(config.family).batch_norm,
     )
 
 
@@ -245,7 +268,7 @@ def update_average(state: State, config: TrainConfig, *, images: int) -> None:
     half_life = config.ema_half_life
     if config.ema_rampup:
         half_life = min(half_life, state.nimg * config.ema_rampup)
-    beta = 0.5 ** (images / max(half_life, 1e-8))
+    beta = 0.5 ** (images / max(half_life, 1e-8)) if state.averaged else 0.0
     with torch.no_grad():
         torch._foreach_lerp_(list(state.G_ema.parameters()), list(state.G.parameters()), 1 - beta)
         for average, buffer in zip(state.G_ema.buffers(), state.G.buffers(), strict=True):

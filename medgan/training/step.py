@@ -56,10 +56,11 @@ class Step:
         self.ranks = ranks
         self.state, self.config, self.augment, self.gamma, self.collect, self.labels = state, config, augment, gamma, collect, labels
         self.noise_mode = "random"
+        self.styled = hasattr(state.G, "mapping")
         self.options = {"recompute": True} if config.recompute else {}
         # The regularisers differentiate twice: a compiled network cannot, and what they keep would not get less. They call the networks themselves.
         device = state.pl_mean.device
-        self.synthesis = machine.compiled(state.G.synthesis, config.compile, device)  # type: ignore[type-var]
+        self.synthesis = machine.compiled(state.G.synthesis if self.styled else state.G, config.compile, device)  # type: ignore[type-var]
         self.critic = machine.compiled(state.D, config.compile, device)
 
     def __call__(self, real: Tensor, real_c: Tensor | None, latents: Latents, *, pl_noise: Tensor | None = None) -> None:
@@ -97,15 +98,17 @@ class Step:
         state.D.requires_grad_(True)
         z = latents("Dmain")
         signs = torch.zeros_like(state.signs)
-        w_mean = torch.zeros_like(state.G.mapping.w_avg)  # type: ignore[union-attr, arg-type]
+        w_mean = torch.zeros_like(state.G.mapping.w_avg) if self.styled else torch.zeros(0)  # type: ignore[union-attr, arg-type]
         for rows, place in rounds:
             self._seed("Dmain", place)
             w, logits = self._discriminator_main(z[rows], real[rows], None if real_c is None else real_c[rows])
-            w_mean += w * self._share()
+            if w is not None:
+                w_mean += w * self._share()
             signs += _signs(logits)
         self._update(state.D_opt, state.D, w_mean, signs)
         state.signs += signs
-        state.G.mapping.move_average(w_mean)  # type: ignore[union-attr, operator]
+        if self.styled:
+            state.G.mapping.move_average(w_mean)  # type: ignore[union-attr, operator]
         if self.gamma and config.d_reg_interval and state.step % config.d_reg_interval == 0:
             signs = torch.zeros_like(state.signs)
             for rows, place in rounds:
@@ -125,8 +128,12 @@ class Step:
     def _styles(self, z: Tensor, c: Tensor | None) -> Tensor:
         return losses.mixed_styles(self.state.G, z, c, probability=self.config.style_mixing)
 
-    def _images(self, ws: Tensor) -> Tensor:
-        return self.synthesis(ws, noise_mode=self.noise_mode, **self.options)  # type: ignore[operator]
+    def _images(self, z: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Images of latents, and the styles they were made of, where the family has some."""
+        if not self.styled:
+            return self.synthesis(z, c), None  # type: ignore[operator]
+        ws = self._styles(z, c)
+        return self.synthesis(ws, noise_mode=self.noise_mode, **self.options), ws  # type: ignore[operator]
 
     def _report_logits(self, kind: str, logits: Tensor) -> None:
         self.collect.add(f"Loss/scores/{kind}", logits)
@@ -138,7 +145,7 @@ class Step:
 
     def _generator_main(self, z: Tensor) -> None:
         c = self.labels(len(z))
-        logits = self.critic(self.augment(self._images(self._styles(z, c))), c, **self.options)
+        logits = self.critic(self.augment(self._images(z, c)[0]), c, **self.options)
         self._report_logits("fake", logits)
         loss = losses.generator_loss(logits)
         self._report_loss("Loss/G/loss", loss)
@@ -157,12 +164,11 @@ class Step:
         (loss.mean() * self.config.g_reg_interval * self._share()).backward()
         return pl_mean
 
-    def _discriminator_main(self, z: Tensor, real: Tensor, real_c: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Backward of one round; returns its mean w, and the logits of the real images."""
+    def _discriminator_main(self, z: Tensor, real: Tensor, real_c: Tensor | None) -> tuple[Tensor | None, Tensor]:
+        """Backward of one round; returns its mean w, where there are styles, and the logits of the real images."""
         c = self.labels(len(z))
         with torch.no_grad():
-            ws = self._styles(z, c)
-            fake = self._images(ws)
+            fake, ws = self._images(z, c)
         logits = self.critic(self.augment(fake), c, **self.options)
         self._report_logits("fake", logits)
         fake_loss = losses.discriminator_fake_loss(logits)
@@ -173,7 +179,7 @@ class Step:
         self._report_loss("Loss/D/loss", fake_loss.detach() + real_loss.detach())
         (real_loss.mean() * self._share()).backward()
         # Style mixing replaces rows from the second on: the first is of z itself.
-        return ws[:, 0].mean(dim=0), logits
+        return None if ws is None else ws[:, 0].mean(dim=0), logits
 
     def _discriminator_r1(self, real: Tensor, real_c: Tensor | None) -> Tensor:
         """Backward of one round; returns the logits of the real images."""

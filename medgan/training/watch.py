@@ -115,12 +115,15 @@ class Watch:
         # Neighbours in a set are neighbours in a body; the minibatch statistics must not see that.
         np.random.RandomState(self.config.seed).shuffle(chosen)
         real = torch.zeros([], device=device)
+        # What D's layers remember of batches must not learn from those that are only looked at.
+        state.D.eval()
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             torch.manual_seed(self.config.seed)
             for start in range(0, len(chosen), self.config.round_size):
                 part = chosen[start : start + self.config.round_size]
                 c = None if labels is None else labels[part].to(device)
                 real += (state.D(self.augment(self._pixels(data, part).to(device)), c) > 0).sum()
+        state.D.train()
         return float(real) / len(chosen), len(chosen)
 
     @staticmethod

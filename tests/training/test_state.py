@@ -20,7 +20,7 @@ from tests.toy import discs, tiny
 
 CPU = torch.device("cpu")
 CONTINUABLE = {
-    "kimg", "time_budget", "metrics", "metric_images", "tick_kimg", "snapshot_ticks", "keep_snapshots", "keep_most", "max_nonfinite", "check_transfer",
+    "kimg", "epochs", "time_budget", "metrics", "metric_images", "tick_kimg", "snapshot_ticks", "keep_snapshots", "keep_most", "max_nonfinite", "check_transfer",
     "gpus", "batch_gpu", "kid_every", "kid_images", "compile", "recompute",
 }  # fmt: skip
 
