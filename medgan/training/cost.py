@@ -1,4 +1,4 @@
-"""What StyleGAN2's networks cost, in closed form: parameters, arithmetic and activations by resolution. Torch-free.
+"""What networks cost, in closed form: parameters, arithmetic and activations by resolution. Torch-free.
 
 Checked against the networks themselves and torch's own counter (tests/training/test_cost.py).
 """
@@ -10,6 +10,8 @@ from itertools import pairwise
 
 from medgan.training.config import TrainConfig
 
+FAMILIES = ("stylegan2", "dcgan")
+"""Whose cost is known here."""
 TAPS = 16  # of the 4 x 4 low-pass filter [1, 3, 3, 1]
 D_MAP_LAYERS = 8
 
@@ -79,7 +81,9 @@ def _mapping(widths: list[int], c_dim: int, embedded: int) -> tuple[int, Level]:
 
 
 def generator(config: TrainConfig, *, size: int, channels: int, c_dim: int = 0) -> Network:
-    """The generator of a run, skip architecture (arXiv 1912.04958, figure 7b)."""
+    """The generator of a run: of StyleGAN2 with skip architecture (arXiv 1912.04958, figure 7b), or of DCGAN."""
+    if config.family == "dcgan":
+        return _dcgan(config, size=size, channels=channels, up=True)
     w = config.latent
     parameters, mapping = _mapping([w + (w if c_dim else 0)] + [w] * config.map_layers, c_dim, w)
     buffers, levels = w, [mapping]
@@ -105,7 +109,9 @@ def generator(config: TrainConfig, *, size: int, channels: int, c_dim: int = 0) 
 
 
 def discriminator(config: TrainConfig, *, size: int, channels: int, c_dim: int = 0) -> Network:
-    """The discriminator of a run, of its architecture (arXiv 1912.04958, figure 7c by default)."""
+    """The discriminator of a run: of StyleGAN2 with its architecture (arXiv 1912.04958, figure 7c by default), or of DCGAN."""
+    if config.family == "dcgan":
+        return _dcgan(config, size=size, channels=channels, up=False)
     architecture, last = config.d_architecture, _width(config, 4)
     parameters, buffers, levels = 0, 0, []
     if c_dim:
@@ -142,6 +148,27 @@ def discriminator(config: TrainConfig, *, size: int, channels: int, c_dim: int =
     flops = 2 * 16 * 9 * (last + 1) * last + 2 * 16 * last * last + 2 * last * out
     flops += 2 * 16 * channels * last if architecture == "skip" else 0
     levels.append(Level(4, flops, 16 * last + 2 * last, 3 + (architecture == "skip")))
+    return Network(parameters, buffers, tuple(levels))
+
+
+def _dcgan(config: TrainConfig, *, size: int, channels: int, up: bool) -> Network:
+    """DCGAN's generator (`up`) or discriminator: 4 x 4 kernels between sides that double, from 7 or 4 px to the image, and normalisation in between."""
+    sides = [7 if size % 7 == 0 else 4]
+    while sides[-1] < size:
+        sides.append(2 * sides[-1])
+    widths = [*(max(_width(config, r), 1) for r in sides[:-1]), channels]
+    first = sides[0] ** 2 * widths[0] * (config.latent if up else 1)
+    # The generator's first layer has no bias, the discriminator's last one has.
+    parameters, buffers = first + (0 if up else 1), 0
+    levels = [Level(sides[0], 2 * first, 2 * sides[0] ** 2 * widths[0] if up else 1, 1)]
+    for place, (r, (wide, narrow)) in enumerate(zip(sides[1:], pairwise(widths), strict=True)):
+        weights = 16 * wide * narrow
+        # A generator normalises what each doubling reads, a discriminator what each halving writes, but for the first, at the image.
+        normalised = wide if up or place < len(sides) - 2 else 0
+        parameters += weights + (narrow if up and r == size else 0) + (wide if not up and r == size else 0) + 2 * normalised
+        buffers += (2 * normalised + 1) if normalised else 0
+        out = narrow * r * r if up else wide * r * r // 4
+        levels.append(Level(r, 2 * weights * r * r // 4, out + normalised * r * r // 4, 1 + bool(normalised)))
     return Network(parameters, buffers, tuple(levels))
 
 

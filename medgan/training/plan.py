@@ -148,8 +148,8 @@ def plan(
         DataError: The family has no networks for this size.
         ConfigError: The family's cost is not known.
     """
-    if config.family != "stylegan2":
-        raise ConfigError(f"the cost of the family {config.family} is not known", fix="--family stylegan2, or a short run of train")
+    if config.family not in cost.FAMILIES:
+        raise ConfigError(f"the cost of the family {config.family} is not known", fix="a short run of train")
     sizes = NETWORKS.get(config.family).sizes
     if size not in sizes:
         raise DataError(f"the family {config.family} has no networks for {size} px", fix=f"--size {', '.join(map(str, sizes))}")
@@ -288,6 +288,7 @@ def _derived(config: TrainConfig, *, size: int, images: int, c_dim: int) -> list
     batch_gpu, gpus = config.round_size, config.gpus
     rounds = config.batch // gpus // batch_gpu
     half_life = "--ema-kimg" if config.ema_kimg else "batch x 10 / 32 thousand images"
+    styled = config.family == "stylegan2"
     rows = [
         Derived(
             "gamma",
@@ -317,7 +318,14 @@ def _derived(config: TrainConfig, *, size: int, images: int, c_dim: int) -> list
         rows.append(
             Derived(f"learning rate of {name}", f"{rate * c:.6g}, betas {betas}", why + ("" if on else "; the penalty itself is off"))
         )
-    rows.append(Derived("style rows", str(2 * int(math.log2(size)) - 2), "2 log2(size) - 2"))
+    if config.epochs:
+        rows.append(Derived("length", f"{config.kimg:g} kimg", f"--epochs {config.epochs:g} x the images of the set"))
+    if styled:
+        rows.append(Derived("style rows", str(2 * int(math.log2(size)) - 2), "2 log2(size) - 2"))
+    else:
+        # What this family has not, or leaves out.
+        absent = {"ema half-life", "minibatch deviation group"} | (set() if config.d_reg_interval else {"gamma"})
+        rows = [row for row in rows if row.name not in absent]
     if c_dim:
         rows.append(Derived("classes", str(c_dim), "labels of the dataset: conditional networks"))
     if config.augment == "ada":
@@ -354,7 +362,9 @@ def _warnings(config: TrainConfig, made: Plan, batch_gpu: int) -> list[str]:
     if made.hours and made.metric_hours > 0.2 * made.hours:
         share = 100 * made.metric_hours / made.hours
         found.append(f"measurements take {share:.0f} % of the time: a larger --snapshot-ticks or --kid-every, or fewer --metric-images")
-    if made.error[1]:
+    if made.error[1] and config.family != "stylegan2":
+        found.append("the time is a guess: it was fitted to StyleGAN2's layers, and never compared with this family; --calibrate measures")
+    elif made.error[1]:
         found.append(
             f"the time is off by {100 * made.error[0]:.0f} % typically, {100 * made.error[1]:.0f} % at most, where it was checked: {made.source}"
         )

@@ -18,6 +18,8 @@ CASES = {
     "colour": (preset("auto", size=1024), 1024, 3, 0),
     "classes": (TrainConfig(channel_base=2048, latent=96, map_layers=3), 32, 3, 5),
     "skip": (TrainConfig(channel_base=2048, d_architecture="skip"), 64, 3, 0),
+    "dcgan": (preset("paper-2308.02505", size=28), 28, 1, 0),
+    "dcgan 64": (replace(preset("paper-2308.02505", size=64), channel_base=4096), 64, 3, 0),
     "cifar": (preset("cifar", size=32), 32, 3, 0),
 }
 

@@ -13,7 +13,7 @@ import torch
 from medgan import runs
 from medgan.errors import DataError
 from medgan.training.calibrate import calibrate, kinds
-from medgan.training.config import TrainConfig
+from medgan.training.config import TrainConfig, for_set, preset
 from medgan.training.devices import DEVICES, FITS, combine, memory_features, nearest, time_features
 from medgan.training.loop import train
 from medgan.training.plan import batch_gpus, fitted, plan, schedule
@@ -71,6 +71,17 @@ def test_hours_are_seconds_of_all_images_and_all_measurements():
     kids = 51 * made.metric_seconds * 1000 / 50000 / 3600
     assert with_kid.metric_hours == pytest.approx(made.metric_hours + kids, rel=0.01)
     assert json.loads(json.dumps(made.to_json()))["derived"][0]["name"] == "gamma"
+
+
+def test_the_second_papers_network_is_planned_without_what_it_has_not():
+    """500 epochs of 1,214 images are 607 kimg; styles, averages and minibatch groups are StyleGAN2's."""
+    config = for_set(preset("paper-2308.02505", size=28), 1214)
+    made = planned(config, size=28, images=1214)
+    values = {row.name: row.value for row in made.derived}
+    assert values["length"] == "607 kimg"
+    assert values["times each is shown"] == "500"
+    assert {"style rows", "ema half-life", "minibatch deviation group", "gamma"} & values.keys() == set()
+    assert any("never compared with this family" in warning for warning in made.warnings)
 
 
 def test_two_devices_take_half_the_time_for_the_same_batch_each():
