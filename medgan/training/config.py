@@ -227,6 +227,8 @@ def for_set(config: TrainConfig, images: int) -> TrainConfig:
         raise ConfigError(
             f"the family {config.family} normalises over the whole batch, which cannot be divided", fix="--gpus 1 --batch-gpu 0"
         )
+    if family.batch_norm and config.recompute:
+        raise ConfigError(f"--recompute: layers of the family {config.family} would count each batch twice", fix="--no-recompute")
     shown = min(images, config.max_images or images) * (2 if config.mirror else 1)
     changes: dict[str, Any] = {"kimg": config.epochs * shown / 1000} if config.epochs else {}
     if family.batch_norm and shown < config.batch:
