@@ -201,7 +201,7 @@ def _rows(plan: Plan, found: Sequence[Outcome], out: Path, folder: Path, real: M
             rows.append((experiment.title, sample(G.to(device), range(images), device=device)))
             models.append(metadata["medgan"]["model_sha256"])
         if rows:
-            rows = [("Real", real[data.name])] * (data.name in real) + rows
+            rows = ([("Real", real[data.name])] if data.name in real else []) + rows
             said = marks(" ".join(models), seeds=f"0-{images - 1}", psi="1")
             pictures += _write(folder / f"images-{data.name}.png", image_rows(rows, said=said))
     return pictures

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from medgan import runs
 from medgan.cli import main
 from medgan.data.dataset import open_dataset
 from medgan.experiments.launchers import ATTEMPTS
+from medgan.experiments.outcomes import ANEW
 from medgan.experiments.plan import PLAN
 from medgan.training.loop import train
 from tests.toy import discs, tiny
@@ -114,6 +117,28 @@ def test_collect_writes_tables_tests_and_figures(ablation):
     assert picture.size == (340 + 4 * 132, 4 + 3 * 132)
 
 
+def test_networks_are_measured_anew_against_the_main_set_once(ablation, tmp_path):
+    root, _ = ablation
+    shutil.copytree(root / "out", tmp_path / "out")
+    plan = json.loads((tmp_path / "out" / PLAN).read_text())
+    plan["tests"][0]["anew"] = True
+    (tmp_path / "out" / PLAN).write_text(json.dumps(plan))
+    command = ("ablate", "collect", "--out", tmp_path / "out", "--images", 0, "--measure", "--data")
+    done = medgan(*command, root / "data")
+    assert done.exit_code == 0, done.stderr
+    (test,), each = json.loads(done.stdout)["tests"], json.loads(done.stdout)["runs"]
+    files = [tmp_path / "out" / "runs" / row["run"] / ANEW for row in each]
+    measured = [json.loads(path.read_text())["metrics"]["cosine_pixels"]["value"] for path in files]
+    assert [row["anew"] for row in each] == measured
+    assert test["anew"]
+    assert test["difference"] == pytest.approx(sum(measured[:2]) / 2 - sum(measured[2:]) / 2)
+    written = [path.stat().st_mtime_ns for path in files]
+    assert medgan(*command, root / "data").exit_code == 0
+    assert [path.stat().st_mtime_ns for path in files] == written
+    other = medgan(*command, discs(tmp_path / "others", n=13).path)
+    assert (other.exit_code, "not the one that the runs were trained on" in other.stderr) == (65, True)
+
+
 def test_no_place_of_the_data_stands_in_what_is_passed_on(ablation):
     root, _ = ablation
     medgan("ablate", "collect", "--out", root / "out", "--images", 1)
@@ -128,8 +153,6 @@ def test_dry_run_prints_command_lines_that_are_the_runs(ablation, tmp_path):
     done = medgan("ablate", "run", *words(root), "--dry-run")
     commands = json.loads(done.stdout)["commands"]
     assert len(commands) == 4
-    import shlex
-
     first, *rest = shlex.split(commands[3])
     assert first == "medgan"
     again = medgan(*rest)
