@@ -74,7 +74,7 @@ def finished(folder):
     return {path: path.stat().st_ino for path in folder.glob("??/*") if path.suffix != ".part"}
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=240):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
