@@ -70,6 +70,21 @@ def test_thresholds_by_hand():
     assert Scale.of(neighbours(distances), normal(distances, np.tile(np.arange(50), 4)), 1, floor=0.6).near == 0.6
 
 
+def test_a_near_copy_is_nearer_than_half_of_what_patients_reach():
+    """Thirty patients at 0.9 to 1.1: by their slope not a third of a percent of one image is expected below 0.72, but smoothness could explain 0.64."""
+    distances = np.linspace(0.9, 1.1, 30)
+    assert within(distances, 1, ALPHA) == pytest.approx(0.72, abs=0.01)
+    assert Scale.of(neighbours(distances), normal(distances), 1).near == pytest.approx(0.45)
+
+
+def test_a_flat_image_is_no_copy_whatever_its_distances():
+    found = neighbours([1.0, 0.0, 1.0])
+    flat = Neighbours(found.nearest, found.distance, found.other, found.symmetry, np.array([False, True, False]))
+    for patients in (normal(np.linspace(0.9, 1.1, 30)), None):
+        decision = decide(flat, neighbours([1.0, 0.0, 1.0]), patients)
+        assert (decision.refused_for, decision.near.any(), decision.suspects.any()) == ([], False, False)
+
+
 def test_the_count_by_hand():
     """Of 4 synthetic and 9 real distances in random order the smallest four are the synthetic ones once in C(13, 4); the smallest three, 4/13 3/12 2/11."""
     scale = Scale.of(neighbours(np.arange(1.0, 10)), normal(np.arange(1.0, 10)), 4)
