@@ -139,6 +139,20 @@ def test_networks_are_measured_anew_against_the_main_set_once(ablation, tmp_path
     assert (other.exit_code, "not the one that the runs were trained on" in other.stderr) == (65, True)
 
 
+def test_a_set_without_its_real_images_has_rows_of_synthetic_ones_alone(ablation, tmp_path):
+    root, _ = ablation
+    shutil.copytree(root / "out", tmp_path / "out")
+    plan = json.loads((tmp_path / "out" / PLAN).read_text())
+    plan["data"].append({**plan["data"][0], "name": "further"})
+    plan["experiments"][1]["data"] = "further"
+    (tmp_path / "out" / PLAN).write_text(json.dumps(plan))
+    command = ("ablate", "collect", "--out", tmp_path / "out", "--images", 3, "--include-real-examples", "--data", root / "data")
+    done = medgan(*command)
+    assert json.loads(done.stdout)["figures"] == ["losses.png", "images-data.png", "images-further.png"], done.stderr
+    heights = [Image.open(tmp_path / "out" / "results" / name).size[1] for name in ("images-data.png", "images-further.png")]
+    assert heights == [4 + 2 * 132, 4 + 132]
+
+
 def test_no_place_of_the_data_stands_in_what_is_passed_on(ablation):
     root, _ = ablation
     medgan("ablate", "collect", "--out", root / "out", "--images", 1)
