@@ -15,11 +15,14 @@ RUN pip install --no-cache-dir --require-hashes --no-deps --requirement /opt/med
 # there already; a CUDA build brings the libraries it names, with their exact versions, itself.
 ARG TORCH_OPTIONS=""
 RUN pip install --no-cache-dir --constraint /opt/medgan/constraints.txt ${TORCH_OPTIONS} torch \
- && cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" && rm -rf torch/test && find torch/bin -type f ! -name torch_shm_manager -delete
+ && cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" && rm -rf torch/test && find torch/bin -type f ! -name torch_shm_manager -delete \
+ && if [ -d triton ]; then find triton -name "*.a" -delete; fi
 
-# Triton compiles its launchers with a C compiler; a CPU wheel of torch has no use for one.
+# Triton compiles its launchers with a C compiler; a CPU wheel of torch has no use for one. Link-time optimisation and sanitizers (89 MB) go.
 RUN if python -c "import sys, torch; sys.exit(torch.version.cuda is None)"; then \
-      apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
+      apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+      && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /usr/bin/*lto-dump* \
+      && find /usr/lib/gcc /usr/lib/*-linux-gnu \( -name lto1 -o -name "lib[at]san*" -o -name "lib*[lu][sb]san*" -o -name "libhwasan*" \) -delete; \
     fi
 
 # The weights that FID (Inception, Apache-2.0) and LPIPS (BSD) rest on, checked by SHA-256. Only the files this needs are copied before it, so that a change
