@@ -6,6 +6,7 @@ The engine has no bridge, so no container here has a network, and what it needs 
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,10 @@ def test_a_session_trained_on_as_xnat_starts_it(place: Place, command: dict[str,
 
 
 @pytest.mark.slow
-def test_scans_to_results_without_network_home_or_rights(filled: Place):
-    answer = filled(["train"], env=SMALL, user=f"{UID}:{UID}", **HARDENED)
+def test_scans_to_results_without_network_home_or_rights(filled: Place, engine: Any):
+    with filled.started(["train"], env=SMALL, user=f"{UID}:{UID}", **HARDENED) as container:
+        answer = container.end()
+        stamped = engine.api.logs(container.id, stdout=False, timestamps=True).decode().splitlines()
     assert answer.code == 0, answer.err
     assert answer.last.startswith("RESULT status=complete")
     for name in RESOURCES:
@@ -116,14 +119,31 @@ def test_scans_to_results_without_network_home_or_rights(filled: Place):
     assert first.endswith("s")
     assert 1 <= int(first.removesuffix("s")) <= 60
     assert f"first_step={first}" in (filled.output / "report/run.log").read_text()
+    # By the engine's clock too: the line that says so was written within that time of the container's start.
+    [said_at] = [line.split()[0] for line in stamped if f"first_step={first}" in line]
+    assert 0 < (moment(said_at) - moment(answer.state["StartedAt"])).total_seconds() <= 60
+
+
+def moment(text: str) -> datetime:
+    """A time of the engine, which gives nine digits of a second."""
+    return datetime.fromisoformat(text[:26].rstrip("Z") + "+00:00")
+
+
+# What a compiler, or an interpreter that finds no bytecode, leaves behind.
+COMPILED = {".so", ".o", ".c", ".cpp", ".cu", ".ptx", ".cubin", ".ttir", ".pyc"}
 
 
 @pytest.mark.slow
-def test_nothing_is_written_beside_output_and_scratch(filled: Place, engine: Any):
-    with filled.started(["check"], env=SMALL, user=f"{UID}:{UID}", work=True) as container:
+@pytest.mark.parametrize("word", ["check", "train"])
+def test_nothing_is_compiled_or_downloaded_or_written_beside_output_and_scratch(filled: Place, engine: Any, word: str):
+    request = {"env": SMALL, "user": f"{UID}:{UID}", "work": True, "NetworkMode": "none"}
+    with filled.started([word, "--work", "/work"], **request) as container:
         answer = container.end()
         changed = {change["Path"] for change in engine.api.diff(container.id) or []}
     assert answer.code == 0, answer.err
-    # Docker's own mount points; nothing compiled, no cache, no home.
+    # Docker's own mount points; no cache, no home.
     assert changed <= {"/input", "/output", "/work"}, changed
+    scratch = [path for path in filled.work.rglob("*") if path.is_file()]
+    assert scratch
+    assert [path.name for path in scratch if path.suffix in COMPILED] == []
     assert not list(Path(filled.input).rglob("*.lock"))
