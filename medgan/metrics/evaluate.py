@@ -146,6 +146,26 @@ class Evaluator:
             features.subjects, features.labels = subjects, class_numbers(real, np.arange(len(real)))
         self._real = found
 
+    def rows(self, images: Images, *, step: Step = nothing) -> dict[str, Array]:
+        """Feature rows (N, D) of all images by the name of their extractor, from the cache if the same images were seen before."""
+        found = {}
+        known = identity(images) if self.extractors else ""
+        for name, extractor in self.extractors.items():
+            path = cache_path(self.cache, images, extractor, known) if self.cache else None
+            kept = load(path, dim=extractor.dim, keep=True) if path else None
+            if kept is None:
+                collector = Collector(extractor.dim, keep=True)
+                for start in range(0, len(images), self.batch):
+                    numbers = range(start, min(start + self.batch, len(images)))
+                    collector.add(extractor(_checked(images.images(numbers))), numbers)
+                    step(numbers.stop, len(images))
+                kept = collector.finish()
+                if path:
+                    save(path, kept)
+            assert kept.rows is not None
+            found[name] = kept.rows
+        return found
+
     def check_generator(self, there: bool) -> None:
         """Refuse metrics of a generator where there is none.
 

@@ -35,7 +35,8 @@ def _channels(size: int, img_channels: int, channel_base: int, channel_max: int)
 def _draw(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(layer.weight, 0.0, DEVIATION)
+            # As a plain draw, which also the meta device makes at once.
+            layer.weight = nn.Parameter(DEVIATION * torch.randn(layer.weight.shape))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
