@@ -13,7 +13,7 @@ import numpy as np
 from medgan import machine
 from medgan.errors import ConfigError, DataError
 from medgan.metrics import EXTRACTORS
-from medgan.metrics.features import Array, Extractor, Features, Images, cache_path, identity, load, save, stride
+from medgan.metrics.features import Array, Collector, Extractor, Features, Images, cache_path, identity, load, save, stride
 from medgan.metrics.metric import Result
 from medgan.metrics.pictures import Pictures, alike, checked, class_numbers, drawn, patients_of
 from medgan.metrics.sweep import sweep
@@ -157,7 +157,7 @@ class Evaluator:
                 collector = Collector(extractor.dim, keep=True)
                 for start in range(0, len(images), self.batch):
                     numbers = range(start, min(start + self.batch, len(images)))
-                    collector.add(extractor(_checked(images.images(numbers))), numbers)
+                    collector.add(extractor(checked(images.images(numbers))), numbers)
                     step(numbers.stop, len(images))
                 kept = collector.finish()
                 if path:
