@@ -70,8 +70,10 @@ def test_a_second_run_goes_on_from_the_first_one_s_checkpoint_in_xnat(xnat: Xnat
     second = job(xnat, tmp_path / "b", *few, "--run-name", "run-2", "--resume", "checkpoint", "--upload", "--live", "0.001")
     assert second.returncode == 0, second.stderr
     assert "RESULT status=complete kimg=0.05" in second.stdout
-    stats = runs.read_json_lines(tmp_path / "b" / "work" / "run" / runs.STATS)
-    assert stats[0]["kimg"] > float(told[1])
+    # The curve of the first run is the beginning of the second's.
+    earlier, stats = (runs.read_json_lines(tmp_path / name / "work" / "run" / runs.STATS) for name in "ab")
+    assert stats[: len(earlier)] == earlier
+    assert stats[len(earlier)]["kimg"] > float(told[1])
     # A complete run leaves no state, and those of its way are gone.
     assert [name for name in checkpoint.files() if name.startswith("run-2/")] == ["run-2/README.txt"]
     assert json.loads(project.find("resources", "MEDGAN_REPORT").read("run-2/status.json"))["status"] == "complete"
