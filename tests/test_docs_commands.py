@@ -78,8 +78,12 @@ def misread(words: list[str]) -> list[str]:
         if below is None:
             return [name]
         command = below
-    known = {flag: each for each in command.params if isinstance(each, click.Option) for flag in (*each.opts, *each.secondary_opts)}
     wrong = []
+    if "--" in rest:
+        # What an experiment hands on to its trainings.
+        at = rest.index("--")
+        rest, wrong = rest[:at], misread(["medgan", "train", *rest[at + 1 :]])
+    known = {flag: each for each in command.params if isinstance(each, click.Option) for flag in (*each.opts, *each.secondary_opts)}
     for at, word in enumerate(rest):
         value = "".join(rest[at + 1 : at + 2])
         flag, equals, given = word.partition("=")
@@ -107,9 +111,9 @@ def test_the_commands_of_a_page_are_those_of_the_program(page: str):
 def test_what_a_page_could_say_wrongly_is_found():
     found = [misread(words) for words in invocations(
         "docker run --rm -v a:/input medgan:0.1.0 train --kimgs 3 && medgan train --preset none \\\n  --kimg many | tee log\n"
-        "python -m plugin.xnat registers  # --kimgs\nexport A=1; medgan nothing"
+        "python -m plugin.xnat registers  # --kimgs\nexport A=1; medgan nothing\nmedgan diversity run --outs a -- --kimgs 3"
     )]  # fmt: skip
-    assert found == [["--kimgs"], ["--preset none", "--kimg many"], ["registers"], ["nothing"]]
+    assert found == [["--kimgs"], ["--preset none", "--kimg many"], ["registers"], ["nothing"], ["--kimgs", "--outs"]]
 
 
 def test_a_block_that_is_not_tried_says_why():
