@@ -16,7 +16,7 @@ from medgan import runs
 from medgan.config import check_settings, options_from, parse_settings, resolve, setting, to_json, words_of
 from medgan.errors import ConfigError, InputError, MedganError, Preempted, ResumeError
 from medgan.experiments.ablation import DESIGNS, EXTRA, MAIN, Design, Experiment, arms, read_design
-from medgan.experiments.launchers import ATTEMPTS, LaunchConfig, Run, Standing, check_names, standing
+from medgan.experiments.launchers import ATTEMPTS, LaunchConfig, Run, Standing, check_names, standing, start
 from medgan.experiments.plan import PLAN, RUNS, Plan, PlannedData, differences, plan_of, runs_of
 from medgan.training.config import PRESETS, TrainConfig, preset
 from medgan.weights import NETWORKS
@@ -112,10 +112,7 @@ def run_command(
         click.echo(json.dumps({**plan.to_json(), "commands": [run.command for run in chosen]}, indent=2))
         return
     _write_plan(plan, out)
-    if launch.launcher == "slurm":
-        _on_slurm(chosen, out, launch)
-    else:
-        _here(chosen, launch)
+    _started(chosen, out, launch)
 
 
 def _changed(design: Design, config: AblateConfig, preset_name: str, changes: Sequence[str]) -> Design:
@@ -276,20 +273,21 @@ def _chosen(names: Sequence[str], only: str) -> set[str]:
     return {named[word] for word in words}
 
 
-def _here(chosen: Sequence[Run], launch: LaunchConfig) -> None:
-    from medgan.experiments.launchers import gpus_here, run_here
-    from medgan.signals import stop_asked
-
-    def tell(one: Standing) -> None:
-        figures = f" kimg={one.kimg} best={one.best}" if one.best else ""
-        click.echo(f"{runs.utc_now()} RUN {one.name} {one.state}{figures}{' ' + one.problem if one.problem else ''}", err=True)
-
-    with stop_asked() as asked:
-        end = run_here(chosen, config=launch, gpus=gpus_here(), stop=asked, changed=tell)
+def _started(chosen: Sequence[Run], out: Path, launch: LaunchConfig) -> None:
+    submitted = start(chosen, folder=out, config=launch, changed=_tell)
+    end = [standing(run) for run in chosen]
+    if launch.launcher == "slurm":
+        click.echo(json.dumps({**_summary(end), "submitted": submitted, "next": "medgan ablate status --out OUT"}))
+        return
     click.echo(json.dumps({**_summary(end), "next": "medgan ablate collect --out OUT"}))
     failed = [one for one in end if one.state in ("failed", "stopped", "unfinished")]
     if failed:
         _raise_failed(failed, chosen, len(end))
+
+
+def _tell(one: Standing) -> None:
+    figures = f" kimg={one.kimg} best={one.best}" if one.best else ""
+    click.echo(f"{runs.utc_now()} RUN {one.name} {one.state}{figures}{' ' + one.problem if one.problem else ''}", err=True)
 
 
 def _raise_failed(failed: Sequence[Standing], chosen: Sequence[Run], of: int) -> None:
@@ -304,18 +302,6 @@ def _raise_failed(failed: Sequence[Standing], chosen: Sequence[Run], of: int) ->
     code = attempts[-1]["exit_code"] if attempts else Preempted.exit_code
     problem.exit_code = code if code > 0 else 128 - code
     raise problem
-
-
-def _on_slurm(chosen: Sequence[Run], out: Path, launch: LaunchConfig) -> None:
-    from medgan.experiments.slurm import submit, wait_for
-
-    jobs = submit(chosen, folder=out, config=launch)
-    if launch.wait:
-        wait_for(jobs)
-    summary = _summary([standing(run) for run in chosen])
-    click.echo(
-        json.dumps({**summary, "submitted": {name: job.job_id for name, job in jobs.items()}, "next": "medgan ablate status --out OUT"})
-    )
 
 
 def _summary(end: Sequence[Standing]) -> dict[str, Any]:

@@ -229,6 +229,5 @@ def _check_set(plan: Plan, name: str, path: Path) -> Dataset:
 
 
 def _write(path: Path, picture: bytes) -> list[str]:
-    with runs.atomic(path) as temporary:
-        temporary.write_bytes(picture)
+    runs.write_bytes(path, picture)
     return [path.name]

@@ -17,7 +17,7 @@ from medgan.config import options_from, resolve
 from medgan.errors import ConfigError, MedganError, Preempted
 from medgan.experiments import diversity
 from medgan.experiments.diversity import MEASURES, RESULTS, RUNS, ClassOf, DiversityConfig
-from medgan.experiments.launchers import LaunchConfig, Run, Standing, run_here, standing
+from medgan.experiments.launchers import LaunchConfig, Run, Standing, standing, start
 
 if TYPE_CHECKING:
     from medgan.data.dataset import Dataset
@@ -76,7 +76,7 @@ def run(words: tuple[str, ...], out: Path, weights: Path | None, dry_run: bool, 
         click.echo(json.dumps(made, indent=2))
         return
     diversity.write_design(made, out)
-    launched(runs_of(made, out), out, launch)
+    start(runs_of(made, out), folder=out, config=launch, changed=tell)
     failed = {}
     for (one, data), about in zip(classes, made["classes"], strict=True):
         if problem := finish(one, data, about, config, out, weights):
@@ -120,27 +120,9 @@ def runs_of(made: Mapping[str, Any], out: Path) -> list[Run]:
     ]
 
 
-def launched(all_runs: Sequence[Run], out: Path, launch: LaunchConfig) -> None:
-    """Start the trainings that are not complete, here or on Slurm.
-
-    Raises:
-        Preempted: Told to stop; the states are saved.
-    """
-    from medgan.experiments.launchers import gpus_here
-    from medgan.signals import stop_asked
-
-    def changed(now: Standing) -> None:
-        click.echo(f"{runs.utc_now()} {now.name} {now.state} {now.kimg} {now.problem}".rstrip(), err=True)
-
-    if launch.launcher == "slurm":
-        from medgan.experiments.slurm import submit, wait_for
-
-        jobs = submit(all_runs, folder=out, config=launch)
-        if launch.wait:
-            wait_for(jobs)
-        return
-    with stop_asked() as asked:
-        run_here(all_runs, config=launch, gpus=gpus_here(), stop=asked, changed=changed)
+def tell(now: Standing) -> None:
+    """A line for people when a training starts or ends."""
+    click.echo(f"{runs.utc_now()} {now.name} {now.state} {now.kimg} {now.problem}".rstrip(), err=True)
 
 
 def problem_of(line: str) -> MedganError:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medgan import plots, runs
+from medgan.data.dataset import csv_text
 from medgan.errors import DataError
 from medgan.experiments.diversity import DRAWS
 from medgan.experiments.sample_size import Point, stability
+from medgan.experiments.tables import latex_table
 from medgan.statistics import holm, permutation_test
 
 Row = dict[str, Any]
@@ -169,38 +169,13 @@ def write(made: Results, design: Mapping[str, Any], folder: Path) -> list[str]:
         folder / "results.json", {"figures": made.figures, "tests": made.tests, "stability": made.stability, "missing": made.missing}
     )
     for metric in design["settings"]["metrics"]:
-        with runs.atomic(folder / f"{metric}.png") as temporary:
-            temporary.write_bytes(drawn(made.figures, metric))
+        runs.write_bytes(folder / f"{metric}.png", drawn(made.figures, metric))
     return sorted(path.name for path in folder.iterdir() if path.is_file())
-
-
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as CSV, figures in full."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
 
 
 def shown(value: Any, digits: int = 3) -> str:
     """A figure for a table: three significant digits, empty for none."""
     return "" if value == "" else f"{float(value):#.{digits}g}".rstrip(".") if isinstance(value, float) else str(value)
-
-
-def latex(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
-    """A table for LaTeX with booktabs; cells are escaped."""
-
-    def line(cells: Iterable[str]) -> str:
-        return " & ".join(_escaped(cell) for cell in cells) + r" \\"
-
-    body = "\n".join(line(row) for row in rows)
-    head = "\\begin{table}\n\\caption{" + _escaped(caption) + "}\n\\begin{tabular}{" + "l" * len(columns) + "}\n\\toprule\n"
-    return head + line(columns) + "\n\\midrule\n" + body + "\n\\bottomrule\n\\end{tabular}\n\\end{table}\n"
-
-
-def _escaped(text: str) -> str:
-    return text.translate({ord("\\"): r"\textbackslash{}", **{ord(sign): f"\\{sign}" for sign in "&%$#_{}"}})
 
 
 def figures_table(made: Results, design: Mapping[str, Any]) -> str:
@@ -215,7 +190,8 @@ def figures_table(made: Results, design: Mapping[str, Any]) -> str:
         cells = [f"{shown(of[m]['value'])} ({shown(of[m]['baseline_at_n']) or '-'})" for m in metrics]
         rows.append([name, f"{percent:g} %", str(next(iter(of.values()))["images"]), *cells, *(shown(of[m]["infinity"]) for m in infinite)])
     caption = "Synthetic images against as many real ones, and in brackets real images against other real ones (FID above half of a class: from the half, its bias going with 1/N)."
-    return latex(["class", "size", "images", *metrics, *(f"{m}, infinitely many" for m in infinite)], rows, caption)
+    heads = ["class", "size", "images", *metrics, *(f"{m}, infinitely many" for m in infinite)]
+    return latex_table(heads, rows, caption=caption, label="tab:diversity")
 
 
 def tests_table(made: Results) -> str:
@@ -233,11 +209,9 @@ def tests_table(made: Results) -> str:
         ]
         for row in made.tests
     ]
-    return latex(
-        ["metric", "size", "one", "other", "", "difference", "p", "p (Holm)"],
-        rows,
-        "Permutation tests, corrected after Holm over all tests of one metric.",
-    )
+    heads = ["metric", "size", "one", "other", "", "difference", "p", "p (Holm)"]
+    caption = "Permutation tests, corrected after Holm over all tests of one metric."
+    return latex_table(heads, rows, caption=caption, label="tab:diversity-tests", left=5)
 
 
 def stability_table(made: Results) -> str:
@@ -254,7 +228,8 @@ def stability_table(made: Results) -> str:
     ]
     most = f"{100 * made.stability[0]['width_at_most']:g} %" if made.stability else ""
     caption = f"The smallest sample whose 95 % interval, and that of every larger one, reaches at most {most} of the figure to either side."
-    return latex(["class", "metric", "images", "reach at the largest size", "drift from there"], rows, caption)
+    heads = ["class", "metric", "images", "reach at the largest size", "drift from there"]
+    return latex_table(heads, rows, caption=caption, label="tab:diversity-stability", left=2)
 
 
 def drawn(figures: Sequence[Row], metric: str) -> bytes:

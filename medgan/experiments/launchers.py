@@ -23,6 +23,7 @@ from typing import Any
 from medgan import runs
 from medgan.config import setting
 from medgan.errors import ConfigError, DataError, DivergedError, InputError, Preempted, PrivacyError, ResumeError, WeightsError
+from medgan.signals import stop_asked
 
 ATTEMPTS = "attempts.jsonl"
 OUTPUT = "output.txt"
@@ -251,6 +252,36 @@ class _Queue:
         self.failures[run.name] = self.failures.get(run.name, 0) + (exit_code != 0)
         if may_retry(exit_code) and self.failures[run.name] <= retries:
             self.waiting.append(run)
+
+
+def start(
+    all_runs: Sequence[Run], *, folder: Path, config: LaunchConfig, changed: Callable[[Standing], None] = lambda standing: None
+) -> dict[str, str]:
+    """Run what is not complete where the settings say: on this machine to the end, or as jobs of Slurm, whose ends `wait` waits for.
+
+    Args:
+        all_runs: Of the experiment.
+        folder: Of the experiment.
+        config: How.
+        changed: Told when a run starts and ends on this machine.
+
+    Returns:
+        Job of each run that was submitted to Slurm.
+
+    Raises:
+        ConfigError: A run cannot be started so.
+        Preempted: Told to stop; the states are saved.
+    """
+    if config.launcher == "slurm":
+        from medgan.experiments.slurm import submit, wait_for
+
+        jobs = submit(all_runs, folder=folder, config=config)
+        if config.wait:
+            wait_for(jobs)
+        return {name: job.job_id for name, job in jobs.items()}
+    with stop_asked() as asked:
+        run_here(all_runs, config=config, gpus=gpus_here(), stop=asked, changed=changed)
+    return {}
 
 
 def run_here(

@@ -21,16 +21,17 @@ def latex_text(text: str) -> str:
     return "".join(_SPECIAL.get(character, character) for character in text).replace("±", r"$\pm$")
 
 
-def latex_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str) -> str:
-    """A table environment of plain LaTeX, the first column to the left, the others to the right; no package is needed.
+def latex_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str, left: int = 1) -> str:
+    """A table environment of plain LaTeX, the first columns to the left, the others to the right; no package is needed.
 
     Args:
         columns: Heads, as text.
         rows: Cells, as text.
         caption: Text below.
         label: For references, as it is.
+        left: Columns to the left.
     """
-    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}", r"\hline"]
+    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(columns) - left)}}}", r"\hline"]
     lines += [" & ".join(map(latex_text, columns)) + r" \\", r"\hline"]
     lines += [" & ".join(map(latex_text, row)) + r" \\" for row in rows]
     lines += [r"\hline", r"\end{tabular}", rf"\caption{{{latex_text(caption)}}}", rf"\label{{{label}}}", r"\end{table}", ""]

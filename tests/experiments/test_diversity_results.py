@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medgan.data.dataset import csv_text
 from medgan.errors import DataError
 from medgan.experiments.diversity import DiversityConfig, design
-from medgan.experiments.diversity_results import FIGURES, csv_text, drawn, latex, results, shown, write
+from medgan.experiments.diversity_results import FIGURES, drawn, results, shown, write
+from medgan.experiments.tables import latex_table
 
 CONFIG = DiversityConfig(metrics=("ms_ssim", "fid"), sizes=(50.0, 100.0))
 COUNTS = {"xray/normal": 200, "fashion/trouser_1": 100}
@@ -118,7 +120,7 @@ def test_tables_come_back_from_csv_and_are_escaped_for_latex(tmp_path):
     text = (tmp_path / "figures.tex").read_text()
     assert r"fashion/trouser\_1 & 100 \% & 100 & 0.600 (0.300) & 50.0 (10.0) & 40.0 \\" in text
     assert "about 512, extrapolated" not in (tmp_path / "stability.tex").read_text()
-    assert latex(["a"], [["50 % & $\\"]], "c").count(r"50 \% \& \$\textbackslash{} \\") == 1
+    assert latex_table(["a"], [["50 % & $\\"]], caption="c", label="l").count(r"50 \% \& \$\textbackslash{} \\") == 1
 
 
 @pytest.mark.parametrize(
