@@ -59,6 +59,7 @@ def train(folder: Path, work: dict[str, Any]) -> None:
         resume=work["resume"],
         explicit=work["explicit"],
         features=places["features"],
+        mlflow=work["mlflow"],
     )
 
 

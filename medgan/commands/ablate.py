@@ -79,6 +79,9 @@ def command() -> None:
     "--set", "changes", multiple=True, metavar="NAME=VALUE", help="a setting of train for all runs, e.g. kimg=1000; several times"
 )
 @click.option("--weights", type=FOLDER, envvar="MEDGAN_WEIGHTS", help="folder with pretrained files")
+@click.option(
+    "--mlflow", default="", metavar="URI", envvar="MEDGAN_MLFLOW", help="MLflow server or folder that every run's curves go to, as of train"
+)
 @click.option("--only", default="", metavar="A,B", envvar="MEDGAN_ONLY", help="start these runs alone, by their names or places from 1")
 @click.option("--dry-run", is_flag=True, help="print the design and the command line of each run, and stop")
 @options_from(AblateConfig)
@@ -92,6 +95,7 @@ def run_command(
     preset_name: str,
     changes: tuple[str, ...],
     weights: Path | None,
+    mlflow: str,
     only: str,
     dry_run: bool,
     **flags: Any,
@@ -104,7 +108,7 @@ def run_command(
     design = _changed(read_design(design_name, settings=list(to_json(TrainConfig()))), config, preset_name, changes)
     sets = {MAIN: data, **({EXTRA: extra_data} if extra_data else {}), **_further(also)}
     names = _chosen(_names(design, sets), only)
-    plan, all_runs = _planned(design, sets, out, pretrained=config.pretrained, weights=weights, dry_run=dry_run)
+    plan, all_runs = _planned(design, sets, out, pretrained=config.pretrained, weights=weights, mlflow=mlflow, dry_run=dry_run)
     chosen = [run for run in all_runs if run.name in names]
     for note in plan.notes:
         click.echo(f"NOTE {note}", err=True)
@@ -154,7 +158,7 @@ def _names(design: Design, sets: Mapping[str, Path]) -> list[str]:
 
 
 def _planned(
-    design: Design, sets: Mapping[str, Path], out: Path, *, pretrained: str, weights: Path | None, dry_run: bool
+    design: Design, sets: Mapping[str, Path], out: Path, *, pretrained: str, weights: Path | None, mlflow: str, dry_run: bool
 ) -> tuple[Plan, list[Run]]:
     """The plan and its runs; everything that can fail before a step of training fails here."""
     from medgan.commands.transfer import starting_point
@@ -200,6 +204,7 @@ def _planned(
         words += ["--preset", design.preset] if design.preset else []
         words += words_of({**settings[one.experiment], "seed": one.seed}, TrainConfig)
         words += ["--weights", str(weights)] if weights else []
+        words += ["--mlflow", mlflow] if mlflow else []
         all_runs.append(Run(name=one.name, folder=folder, words=tuple(words), gpus=configs[one.experiment].gpus))
     return plan, all_runs
 

@@ -74,10 +74,25 @@ WORK = "work.json"
 @click.option(
     "--resume", default="auto", show_default=True, envvar="MEDGAN_RESUME", help="auto, new, or the path of a run folder or state.pt"
 )
+@click.option(
+    "--mlflow",
+    default="",
+    metavar="URI",
+    envvar="MEDGAN_MLFLOW",
+    help="send settings and curves to this MLflow server, or write them into this folder; nothing is sent otherwise",
+)
 @click.option("--dry-run", is_flag=True, help="print the settings and stop")
 @options_from(TrainConfig)
 def command(
-    data: Path, out: Path, preset_name: str, config_file: Path | None, weights: Path | None, resume: str, dry_run: bool, **flags: Any
+    data: Path,
+    out: Path,
+    preset_name: str,
+    config_file: Path | None,
+    weights: Path | None,
+    resume: str,
+    mlflow: str,
+    dry_run: bool,
+    **flags: Any,
 ) -> None:
     """Train a generator on a prepared dataset.
 
@@ -99,7 +114,7 @@ def command(
         click.echo(json.dumps(to_json(config), indent=2))
         return
     try:
-        trained = run_training(config, dataset, out, weights=weights, resume=resume, explicit=explicit)
+        trained = run_training(config, dataset, out, weights=weights, resume=resume, explicit=explicit, mlflow=mlflow)
     except Preempted as stop:
         click.echo(json.dumps({"status": "preempted", "kimg": stop.kimg, "next": stop.fix}))
         sys.exit(stop.exit_code)
@@ -217,6 +232,7 @@ def run_training(
     evaluator: Evaluator | None = None,
     explicit: Collection[str] = (),
     features: Path | None = None,
+    mlflow: str = "",
 ) -> Trained:
     """Train with measurements and progress, and leave run.json; on several GPUs in as many processes.
 
@@ -229,6 +245,7 @@ def run_training(
         evaluator: Made before, or None to make it here.
         explicit: Names of settings that the user gave, which those of a network to start from do not replace.
         features: Folder for features of the training images; in the run folder when None.
+        mlflow: MLflow server or folder to send settings and curves to; empty for none.
 
     Raises:
         Preempted: SIGTERM or SIGUSR1 came; the state is saved.
@@ -242,13 +259,15 @@ def run_training(
         log.warning("the batch is the %d images of the set, not %d", config.batch, asked_batch)
     runs.check_writable(out, "--out")
     if config.gpus > 1 and started() == 1:
-        return _on_processes(config, data, out, weights=weights, resume=resume, evaluator=evaluator, explicit=explicit)
+        return _on_processes(config, data, out, weights=weights, resume=resume, evaluator=evaluator, explicit=explicit, mlflow=mlflow)
     cache = features or out / "cache"
     # The question first: to join may take seconds.
     with stop_asked() as asked, joined() as ranks:
         evaluator = evaluator or evaluator_for(config, weights, cache=cache, ranks=ranks)
         measures = evaluator, kid_for(config, weights, cache=cache, ranks=ranks)
-        return _train(config, data, out, weights=weights, resume=resume, measures=measures, explicit=explicit, ranks=ranks, asked=asked)
+        return _train(
+            config, data, out, weights=weights, resume=resume, measures=measures, explicit=explicit, ranks=ranks, asked=asked, mlflow=mlflow
+        )
 
 
 def _on_processes(
@@ -260,6 +279,7 @@ def _on_processes(
     resume: str,
     evaluator: Evaluator | None,
     explicit: Collection[str],
+    mlflow: str,
 ) -> Trained:
     """The same in `config.gpus` processes of this machine, each of which calls `run_training` (medgan/worker.py)."""
     import tempfile
@@ -278,6 +298,7 @@ def _on_processes(
         "resume": resume if resume in ("auto", "new") else str(Path(resume).absolute()),
         "explicit": sorted(explicit),
         "features": str(evaluator.cache.absolute()) if evaluator and evaluator.cache else None,
+        "mlflow": mlflow,
     }
     # Not in the run folder, which people pass on: it names places of the data.
     with tempfile.TemporaryDirectory(prefix="medgan-ranks-") as folder:
@@ -303,6 +324,7 @@ def _train(
     explicit: Collection[str],
     ranks: Ranks,
     asked: Callable[[], bool],
+    mlflow: str,
 ) -> Trained:
     """One rank's training, measured at snapshots and between them; `asked` says whether this process was told to stop."""
     from medgan import machine, runs
@@ -382,7 +404,13 @@ def _train(
         measured = evaluator.evaluate(sample=draw, walk=walk, n_fake=config.metric_images, step=stoppable())
         return {**measured, "seed": SELECTION_SEED} if measured else None
 
-    with watch("training", out / runs.LOG) if ranks.speaks else hushed("training") as on_tick, memory_of(config):
+    shown_by = watch("training", out / runs.LOG) if ranks.speaks else hushed("training")
+    with shown_by as on_tick, tracked(mlflow if ranks.speaks else "", config, data, out, resume=resume) as follow, memory_of(config):
+
+        def tick(fields: dict[str, str]) -> None:
+            on_tick(fields)  # type: ignore[call-arg, arg-type]
+            follow()
+
         trained = train(
             config,
             data,
@@ -393,7 +421,7 @@ def _train(
             start=start,
             on_snapshot=measure if evaluator else None,
             on_kid=measure_kid if kid else None,
-            on_tick=on_tick if ranks.speaks else None,  # type: ignore[arg-type]
+            on_tick=tick if ranks.speaks else None,
             stop=asked,
             ranks=ranks,
         )
@@ -403,6 +431,29 @@ def _train(
         inputs = {"dataset": data.identity} | ({"pretrained": config.pretrained} if config.pretrained else {})
         runs.write_json(out / runs.PROVENANCE, runs.provenance("train", to_json(config), inputs, started=started_at))
     return trained
+
+
+@contextmanager
+def tracked(uri: str, config: TrainConfig, data: Dataset, out: Path, *, resume: str) -> Iterator[Callable[[], None]]:
+    """A training in MLflow, where a server or folder is named: yields what sends the new lines of the run folder.
+
+    Raises:
+        ConfigError, OutputError: The server or folder cannot be used; nothing has been trained yet.
+    """
+    if not uri:
+        yield lambda: None
+        return
+    from medgan import __version__, runs
+    from medgan.mlflow import Tracker
+
+    tags = {"medgan": __version__, "commit": runs.commit(), "dataset": data.identity}
+    tracker = Tracker(uri, out, params=to_json(config), tags=tags, goes_on=resume == "auto" and (out / runs.STATE).exists())
+    try:
+        yield tracker.follow
+    except BaseException:
+        tracker.end(complete=False)
+        raise
+    tracker.end(complete=json.loads((out / runs.STATUS).read_text(encoding="utf-8"))["pct"] == "100")
 
 
 def _fitted(config: TrainConfig, data: Dataset, *, speaks: bool) -> TrainConfig:

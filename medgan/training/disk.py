@@ -20,7 +20,7 @@ from medgan.training.config import TrainConfig
 SHEET_IMAGES = 64
 # Whatever a file holds beside its tensors: names, settings, the archive's own tables. Measured 0.2 MiB for a state at 1024 px.
 BESIDE_TENSORS = 2**20
-# A line of stats.jsonl and one of metrics.jsonl; measured 1.4 and 0.7 KB.
+# A line of stats.jsonl or of metrics.jsonl and its event; measured 1.4 and 0.7 KB, and below 1 KB.
 LINE = 4096
 # Inception features of the real images, 2048 float32 each, which measurements keep beside the run.
 FEATURES = 2048 * 4
@@ -37,7 +37,7 @@ class DiskNeed:
         bundle: One generator as a MONAI bundle.
         kept: Bundles under snapshots/ at the fullest moment, their number.
         sheets: Sample sheets, all of them.
-        records: stats.jsonl, metrics.jsonl, log.txt.
+        records: stats.jsonl, metrics.jsonl, the event file, log.txt.
         features: Cached features of the real images; 0 where nothing is measured.
         decoded: The decoded images; 0 where they are more than --cache-gib. Where the disk is short, the run goes without.
     """

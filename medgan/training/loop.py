@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medgan import machine, runs
+from medgan import machine, runs, tensorboard
 from medgan.config import to_json
 from medgan.data.dataset import Dataset
 from medgan.data.sheet import contact_sheet
@@ -78,7 +78,7 @@ def train(
     Args:
         config: Settings.
         data: Opened dataset.
-        out: Run folder: config.json, stats.jsonl, metrics.jsonl, snapshots/, checkpoint/state.pt, bundle/, dataset/.
+        out: Run folder: config.json, stats.jsonl, metrics.jsonl, events.out.tfevents.medgan, snapshots/, checkpoint/state.pt, bundle/, dataset/.
         resume: `auto` goes on from the folder's state if there is one, `new` starts over, a path names a state, from which
             the folder's own goes on where it is further.
         device: Where to train; the CPU when None.
@@ -149,7 +149,7 @@ def _start_over(out: Path) -> None:
     """Remove what an earlier run left, so that its numbers do not mix with the new ones; a folder that is no run keeps all it has."""
     if not (out / runs.CONFIG).exists():
         return
-    for name in (runs.STATS, runs.EVALUATIONS, runs.STATUS, runs.METRICS, runs.REPORT, runs.PRETRAINED):
+    for name in (runs.STATS, runs.EVALUATIONS, tensorboard.EVENTS, runs.STATUS, runs.METRICS, runs.REPORT, runs.PRETRAINED):
         (out / name).unlink(missing_ok=True)
     for name in (runs.SNAPSHOTS, runs.BUNDLE, "checkpoint", runs.SYNTHETIC):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -160,6 +160,7 @@ def _trim_records(out: Path, state: State) -> None:
     for path, last in ((out / runs.STATS, state.nimg), (out / runs.EVALUATIONS, state.nimg - state.pending)):
         if path.exists():
             runs.write_json_lines(path, [row for row in runs.read_json_lines(path) if round(row["kimg"] * 1000) <= last])
+    tensorboard.rewrite(out)
 
 
 class _Run:
@@ -306,6 +307,7 @@ class _Run:
             **self.watch.look(state, images),
         }
         runs.append_json(self.out / runs.STATS, row)
+        tensorboard.append(self.out, state.nimg, row)
 
     def grid_images(self) -> Tensor:
         """The fixed samples of G_ema, (64, C, H, W): the same latents, labels and noise at every snapshot."""
@@ -341,6 +343,7 @@ class _Run:
         name, value, sign = "", None, 1
         if measured:
             runs.append_json(self.out / runs.EVALUATIONS, {"kimg": kimg, **measured})
+            tensorboard.append(self.out, state.nimg, measured)
             name, entry = next(iter(measured["metrics"].items()))
             value, sign = entry["value"], -1 if entry.get("higher_is_better") else 1
             self.latest = {name: f"{value:.4g}@{kimg:g}"}

@@ -176,6 +176,15 @@ def test_dry_run_prints_command_lines_that_are_the_runs(ablation, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_run_is_told_where_its_curves_go_and_the_design_is_not(ablation, tmp_path):
+    root, _ = ablation
+    plain, told = (
+        json.loads(medgan("ablate", "run", *words(root), "--dry-run", *more).stdout) for more in ([], ["--mlflow", "http://host:5000"])
+    )
+    assert [command.endswith(" --mlflow http://host:5000") for command in told["commands"]] == [True] * 4
+    assert plain | {"commands": []} == told | {"commands": []}
+
+
 def test_runs_chosen_by_name_or_place_and_one_that_fails_leaves_the_other_alone(ablation, tmp_path):
     """As tasks of a job array start them. One folder holds the state of other settings: exit code 78, not tried again."""
     root, _ = ablation
