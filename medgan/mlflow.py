@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -71,8 +71,8 @@ class Server:
             self.session.headers["Authorization"] = f"Bearer {token}"
 
     def _ask(self, verb: str, what: str, **values: Any) -> Any:
-        sent = {"params": values} if verb == "GET" else {"json": values}
-        answer = self.session.request(verb, f"{self.address}/api/2.0/mlflow/{what}", timeout=SECONDS_TO_ANSWER, **sent)
+        query, body = (values, None) if verb == "GET" else (None, values)
+        answer = self.session.request(verb, f"{self.address}/api/2.0/mlflow/{what}", params=query, json=body, timeout=SECONDS_TO_ANSWER)
         answer.raise_for_status()
         return answer.json()
 
@@ -228,8 +228,8 @@ class Tracker:
             if step > self.known["nimg"]
             for name, value in scalars(row).items()
         ]
-        if found:
-            self._try(lambda: (self.store.log(self.known["id"], found), self._remember(self.known["id"], max(steps))))
+        if found and self._try(lambda: self.store.log(self.known["id"], found)):
+            self._remember(self.known["id"], max(steps))
 
     def end(self, *, complete: bool) -> None:
         """Send the rest, and say how the run ended."""
@@ -237,12 +237,14 @@ class Tracker:
         self.follow()
         self._try(lambda: self.store.status(self.known["id"], FINISHED if complete else KILLED))
 
-    def _try(self, act: Any) -> None:
+    def _try(self, act: Callable[[], None]) -> bool:
         try:
             act()
         except (OSError, ValueError) as error:
             self.next_try = time.monotonic() + SECONDS_BETWEEN_TRIES
             log.warning("--mlflow: %s; the training goes on", _reason(error))
+            return False
+        return True
 
 
 def _reason(error: Exception) -> str:

@@ -225,6 +225,16 @@ def test_what_cannot_be_is_said_before_anything_is_written(ablation, tmp_path, m
     assert not (tmp_path / "new").exists()
 
 
+def test_two_runs_of_one_name_are_refused_also_where_a_further_set_makes_the_name(ablation, tmp_path):
+    root, _ = ablation
+    arms = [{"name": "on-acdc"}, {"name": "on", "data": "further"}]
+    (tmp_path / "design.json").write_text(json.dumps({**DESIGN, "experiments": arms, "tests": []}))
+    done = medgan("ablate", "run", *words(root, design=tmp_path / "design.json", out=tmp_path / "new"), "--also", f"acdc={root / 'data'}")
+    assert done.exit_code == 2
+    assert "two runs have one name: on-acdc-1" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_folder_that_is_no_ablation(tmp_path):
     assert medgan("ablate", "status", "--out", tmp_path).exit_code == 78
     assert medgan("ablate", "collect", "--out", tmp_path / "nothing").exit_code == 66

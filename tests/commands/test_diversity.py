@@ -76,6 +76,18 @@ def test_collect_writes_tables_tests_and_a_figure_for_each_metric(done):
     assert real["noise"] < 0.1 < real["toy/discs"]
 
 
+def test_each_size_compares_so_many_of_both_and_the_real_ones_are_the_class(done):
+    """Half and all of 48 and of 60 images. Over a whole class the mean cosine distance of real pairs is that of all its pairs, whatever the order."""
+    found = {name: json.loads((done / f"out/measures/{name}.json").read_text())["sizes"] for name in ("toy-discs", "noise")}
+    assert {name: [size["n"] for size in sizes] for name, sizes in found.items()} == {"toy-discs": [24, 48], "noise": [30, 60]}
+    for name, folder in (("toy-discs", "discs"), ("noise", "noise")):
+        pixels = np.stack([np.asarray(Image.open(path), dtype=float).ravel() for path in sorted((done / folder).glob("*.png"))])
+        pixels /= np.linalg.norm(pixels, axis=1, keepdims=True)
+        apart = 1 - (pixels @ pixels.T)[np.triu_indices(len(pixels), 1)]
+        assert found[name][1]["metrics"]["cosine_pixels"]["real"] == pytest.approx(apart.mean(), abs=0.01)
+        assert found[name][1]["metrics"]["cosine_pixels"]["value"] != pytest.approx(apart.mean(), abs=0.02)
+
+
 def test_the_same_command_has_nothing_left_to_do(done):
     files = sorted(path for path in (done / "out/measures").iterdir()) + sorted((done / "out").glob("runs/*/checkpoint/state.pt"))
     before = [path.stat().st_mtime_ns for path in files]
@@ -176,12 +188,24 @@ def test_a_set_of_several_classes_is_refused(tmp_path):
     assert "a holds several classes" in result.stderr
 
 
-def test_a_medmnist_file_gives_its_classes(tmp_path):
+def medmnist(folder: Path) -> Path:
+    """A file like PneumoniaMNIST's: 20 and 40 images of two classes in each part."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (60, 28, 28), dtype=np.uint8), np.array([[i % 3 > 0] for i in range(60)], dtype=np.uint8)
     parts = {f"{part}_{kind}": value for part in ("train", "val", "test") for kind, value in (("images", images), ("labels", labels))}
-    np.savez(tmp_path / "pneumoniamnist.npz", **parts)
-    result = medgan("run", "--data", f"xray={tmp_path / 'pneumoniamnist.npz'}", "--out", tmp_path / "out", "--dry-run", *METRICS)
+    np.savez(folder / "pneumoniamnist.npz", **parts)
+    return folder / "pneumoniamnist.npz"
+
+
+def test_a_class_given_by_itself_and_with_its_file_is_refused(tmp_path):
+    file = medmnist(tmp_path)
+    result = medgan("run", "--data", f"xray={file}", "--data", f"xray/normal={file}", "--out", tmp_path / "out", "--dry-run", *METRICS)
+    assert result.exit_code == 2
+    assert "two classes have one name: xray/normal" in result.stderr
+
+
+def test_a_medmnist_file_gives_its_classes(tmp_path):
+    result = medgan("run", "--data", f"xray={medmnist(tmp_path)}", "--out", tmp_path / "out", "--dry-run", *METRICS)
     assert result.exit_code == 0, result.output
     made = json.loads(result.stdout)
     assert [(one["name"], one["modality"], one["images"]) for one in made["classes"]] == [

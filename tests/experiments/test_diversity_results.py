@@ -66,6 +66,8 @@ def test_a_row_for_each_class_size_and_metric_in_order():
         10.0,
         40.0,
     )
+    # Halves of 50 say nothing of 200: there is no figure at equal N, rather than one of another N.
+    assert (rows[3]["baseline"], rows[3]["baseline_images"], rows[3]["baseline_at_n"]) == (20.0, 50, "")
 
 
 def test_two_groups_of_five_without_overlap_have_the_smallest_p_times_the_number_of_tests():

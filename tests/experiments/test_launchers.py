@@ -58,10 +58,11 @@ def test_a_killed_run_is_resumed_and_ends_as_an_unbroken_one(tmp_path, monkeypat
     monkeypatch.setenv("MEDGAN_SEED", "7")
     discs(tmp_path / "data")
     whole, broken = training("whole", tmp_path, kimg=0.06), training("broken", tmp_path, kimg=0.06)
-    killed = []
+    killed, first_line = [], []
 
     def kill() -> None:
         wait_for_state(broken)
+        first_line.extend(runs.read_json_lines(broken.folder / runs.STATS)[:1])
         killed.append(process_of(broken.folder))
         os.kill(killed[0], signal.SIGKILL)
 
@@ -72,6 +73,8 @@ def test_a_killed_run_is_resumed_and_ends_as_an_unbroken_one(tmp_path, monkeypat
     assert [(one.state, one.kimg) for one in end] == [("complete", "0.06")] * 2
     attempts = runs.read_json_lines(broken.folder / ATTEMPTS)
     assert [(row["exit_code"], row.get("problem")) for row in attempts] == [(-9, "killed by SIGKILL"), (0, None)]
+    # From its state: the line of the first tick is the first start's own, seconds and all.
+    assert runs.read_json_lines(broken.folder / runs.STATS)[0] == first_line[0]
     states = [torch.load(run.folder / runs.STATE, weights_only=True) for run in (whole, broken)]
     assert all(torch.equal(a, b) for a, b in zip(states[0]["G_ema"].values(), states[1]["G_ema"].values(), strict=True))
     assert [json.loads((run.folder / runs.CONFIG).read_text())["seed"] for run in (whole, broken)] == [0, 0]
@@ -93,6 +96,19 @@ def test_a_run_that_cannot_work_leaves_the_others_alone_and_is_not_tried_again(t
     # What is complete is not run again; what failed is, once more, by the same call.
     end = run_here([listing("first", tmp_path), hopeless], config=LaunchConfig())
     assert [one.attempts for one in end] == [1, 2]
+
+
+def test_a_run_that_fails_again_and_again_is_tried_so_often_and_behind_the_others(tmp_path):
+    """Its output cannot be written (73), which another day may change: two retries, the first of them behind the run that had not been tried."""
+    (tmp_path / "file").touch()
+    words = ("train", "--data", str(discs(tmp_path / "data").path), "--out", str(tmp_path / "file" / "run"))
+    failing, told = Run(name="failing", folder=tmp_path / "failing", words=words), []
+    end = run_here(
+        [failing, listing("other", tmp_path)], config=LaunchConfig(retries=2), changed=lambda one: told.append((one.name, one.state))
+    )
+    assert [(one.state, one.attempts) for one in end] == [("failed", 3), ("complete", 1)]
+    assert [name for name, state in told if state == "running"] == ["failing", "other", "failing", "failing"]
+    assert [row["exit_code"] for row in runs.read_json_lines(failing.folder / ATTEMPTS)] == [73] * 3
 
 
 def test_a_stop_saves_states_and_starts_nothing_more(tmp_path):
