@@ -35,6 +35,7 @@ EXPECTED = {
     "bench_training_phases.py": ("plain as shipped", "plain, allocator equal", "medgan fp32"),
     "bench_training_precision.py": (": fp32:", ": bf16:", "another seed"),
     "bench_training_ranks.py": ("1 rank, 1 thread", "2 ranks, 1 thread each", "1 rank, 2 threads"),
+    "bench_training_shares.py": (": Gmain", ": Greg", ": Dmain", ": Dreg"),
     "bench_training_step.py": ("keeps freed memory", "as the system has it"),
 }
 
