@@ -1,6 +1,7 @@
 """A trained generator on disk: a MONAI bundle that `monai.bundle.load` opens and this package reads safely.
 
-Our reader trusts `configs/metadata.json` and `models/model.pt` (tensors only); `configs/inference.json` is for MONAI.
+Our reader trusts `configs/metadata.json` and `models/model.pt` (tensors only); `configs/inference.json` is for MONAI. SHA256SUMS covers every
+file and is checked when a bundle is read.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,22 @@ import torch
 from torch import nn
 
 import medgan
-from medgan.errors import DataError, InputError
+from medgan.errors import ConfigError, DataError, InputError
 from medgan.networks import NETWORKS
+from medgan.networks.card import RENEW, model_card
 from medgan.runs import save_tensors, sha256, write_json, write_text
 
 METADATA = "configs/metadata.json"
+INFERENCE = "configs/inference.json"
+LICENCE = "LICENSE"
+CARD = "docs/README.md"
+SUMS = "SHA256SUMS"
 MODEL = "models/model.pt"
 DISCRIMINATOR = "models/discriminator.pt"
 FORMAT = 1
 MOST_BYTES = 2 * 2**30
+COMMAND = ("GenerateConfig", "generate")
+AGAIN = "take the bundle from its run again"
 DISCLAIMER = "Synthetic images are for research; they are not for diagnostic use."
 
 
@@ -40,7 +48,7 @@ def write_bundle(
     D: tuple[nn.Module, Mapping[str, Any]] | None = None,
     made_by: str = "medgan train",
 ) -> None:
-    """Write a generator as a MONAI bundle; each file is replaced atomically, the metadata last.
+    """Write a generator as a MONAI bundle; each file is replaced atomically, the checksums last.
 
     Args:
         folder: The bundle; made when missing.
@@ -56,64 +64,122 @@ def write_bundle(
     if D is not None:
         save_tensors(folder / DISCRIMINATOR, {name: tensor.detach().cpu().clone() for name, tensor in D[0].state_dict().items()})
         discriminator = {"discriminator": {"arguments": dict(D[1]), "sha256": sha256(folder / DISCRIMINATOR)}}
-    size, channels = arguments["img_resolution"], arguments["img_channels"]
-    metadata = {
+    about = {
+        "format": FORMAT,
+        "family": family,
+        "arguments": dict(arguments),
+        "model_sha256": sha256(folder / MODEL),
+        **discriminator,
+        **details,
+        "window": window_of(details.get("recipe")),
+        "checksums": SUMS,
+    }
+    metadata = _metadata(about, made_by)
+    write_json(folder / INFERENCE, _inference(about))
+    write_text(folder / LICENCE, _licence())
+    write_text(folder / CARD, model_card(metadata, disclaimer=DISCLAIMER))
+    write_json(folder / METADATA, metadata)
+    write_sums(folder, [LICENCE, INFERENCE, METADATA, CARD, *([DISCRIMINATOR] if D else []), MODEL])
+
+
+def _metadata(about: dict[str, Any], made_by: str) -> dict[str, Any]:
+    """configs/metadata.json, under the names of MONAI's bundle specification and its schema; `medgan` is our part."""
+    arguments, family = about["arguments"], about["family"]
+    size, channels, classes = arguments["img_resolution"], arguments["img_channels"], arguments.get("c_dim", 0)
+    vector = {"spatial_shape": [], "dtype": "float32"}
+    latent = {"type": "noise", "format": "latent", "num_channels": arguments["z_dim"], **vector, "value_range": []}
+    label = {"type": "image", "format": "classification", "num_channels": classes, **vector, "value_range": [0, 1]}
+    image = {"type": "image", "format": "magnitude", "num_channels": channels, "spatial_shape": [size, size], "dtype": "float32"}
+    colours = ["grey"] if channels == 1 else ["red", "green", "blue"]
+    image |= {"value_range": [-1, 1], "is_patch_data": False, "channel_def": {str(i): name for i, name in enumerate(colours)}}
+    return {
+        "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
         "version": medgan.__version__,
         "changelog": {medgan.__version__: f"written by {made_by}"},
         "monai_version": version("monai"),
         "pytorch_version": torch.__version__.split("+")[0],
+        "numpy_version": version("numpy"),
+        "required_packages_version": {"medgan": medgan.__version__},
         "name": "medgan generator",
-        "task": "unconditional generation of 2-D medical images",
+        "task": f"{'conditional' if classes else 'unconditional'} generation of 2-D medical images",
         "description": f"A {family} generator of {size} x {size} pixel images, written by {made_by}.",
+        "authors": "TODO: who trained it",
+        "copyright": (about.get("source") or {}).get("licence") or "TODO: the trainer of this model",
+        "data_source": "TODO: the scans it was trained on",
+        "data_type": "PNG with 8 bits a channel",
         "intended_use": DISCLAIMER,
-        "copyright": (details.get("source") or {}).get("licence", "the trainer of this model"),
-        "network_data_format": {
-            "inputs": {
-                "latent": {
-                    "type": "noise",
-                    "format": "latent vector",
-                    "num_channels": arguments["z_dim"],
-                    "spatial_shape": [],
-                    "dtype": "float32",
-                    "value_range": [],
-                }
-            },
-            "outputs": {
-                "image": {
-                    "type": "image",
-                    "format": "magnitude",
-                    "num_channels": channels,
-                    "spatial_shape": [size, size],
-                    "dtype": "float32",
-                    "value_range": [-1, 1],
-                }
-            },
-        },
-        "medgan": {
-            "format": FORMAT,
-            "family": family,
-            "arguments": dict(arguments),
-            "model_sha256": sha256(folder / MODEL),
-            **discriminator,
-            **details,
-        },
+        "references": ["Karras et al. 2020, arXiv 1912.04958"] if family == "stylegan2" else [],
+        "network_data_format": {"inputs": {"latent": latent} | ({"label": label} if classes else {}), "outputs": {"image": image}},
+        "medgan": about,
     }
-    network = NETWORKS.get(family).generator
-    inference = {
-        "imports": ["$import torch"],
+
+
+def _inference(about: dict[str, Any]) -> dict[str, Any]:
+    """configs/inference.json: `python -m monai.bundle run` draws images by it as `medgan generate` does, `monai.bundle.load` finds the network."""
+    network = NETWORKS.get(about["family"]).generator
+    settings = ("seeds", "psi", "noise", "format")
+    chosen = ", ".join(["seeds=str(@seeds)", "psi=@psi", "noise=@noise", "class_index=str(@class)", "format=@format"])
+    return {
+        # MONAI takes one name of each import.
+        "imports": ["$import torch", "$from pathlib import Path", *(f"$from medgan.commands.generate import {name}" for name in COMMAND)],
         "bundle_root": ".",
+        "output_dir": "images",
+        **dict(zip(settings, ("0-15", 1.0, "random", "png"), strict=True)),
+        "class": "all",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
-        "network_def": {"_target_": f"{network.__module__}.{network.__qualname__}", **arguments},
-        "network": "$@network_def.to(@device).eval()",
-        "latent": f"$torch.randn(1, {arguments['z_dim']}, device=@device)",
-        # `monai.bundle.load` copies the weights itself; `python -m monai.bundle run` is told where the bundle lies.
+        "network_def": {"_target_": f"{network.__module__}.{network.__qualname__}", **about["arguments"]},
         "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device, weights_only=True)",
-        "run": ["$@network.load_state_dict(@weights)", "$@network(@latent)"],
+        # Reads the bundle by itself, with its checksums. `load` fills `network_def` from models/model.pt.
+        "run": [f"$generate(GenerateConfig({chosen}), Path(@bundle_root), Path(@output_dir))"],
     }
-    write_json(folder / "configs" / "inference.json", inference)
-    write_text(folder / "LICENSE", _licence())
-    write_text(folder / "docs" / "README.md", model_card(metadata))
-    write_json(folder / METADATA, metadata)
+
+
+def window_of(recipe: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a pixel means in the unit of the scan, where one linear mapping held for all images.
+
+    A window of level L and width W maps a value v to the image x = 2 (v - L) / W in [-1, 1], so v = L + W x / 2, or L - W / 2 + W p / 255 of
+    the 8-bit pixel p (LINEAR_EXACT, PS3.3 C.11.2.1.3.2). What was clipped comes back as the window's edge.
+
+    Args:
+        recipe: Of the dataset, as in recipe.json; None or empty where there was none.
+
+    Returns:
+        `intensity` of the recipe; with it `function`, `level`, `width`, `unit`, `inverse` (words) and `slope`, `intercept` of the 8-bit
+        pixel, or the `reason` why there is no way back.
+    """
+    recipe = recipe or {}
+    intensity = recipe.get("intensity", "unknown")
+    if intensity != "window":
+        reasons = {
+            "percentile": "each volume was scaled to its own percentiles: a pixel has no unit",
+            "minmax": "each volume was scaled to its own range: a pixel has no unit",
+            "display": "each picture was shown as its own header says: a pixel has no unit",
+            "stored": "pictures were taken as they are: a pixel has no unit",
+        }
+        return {"intensity": intensity, "reason": reasons.get(intensity, "the recipe is not known: a pixel has no unit")}
+    if recipe.get("paper_compatible") and "slice-range" in recipe.get("paper_rules", ()):
+        return {"intensity": intensity, "reason": "each slice was scaled to its own range, as the paper's code does: a pixel has no unit"}
+    if recipe.get("modality") not in ("CT", "MR"):
+        return {
+            "intensity": intensity,
+            "reason": "black and white may be exchanged in some of the pictures (MONOCHROME1): a pixel has no unit",
+        }
+    level, width = float(recipe["level"]), float(recipe["width"])
+    return {
+        "intensity": intensity,
+        "function": "LINEAR_EXACT",
+        "level": level,
+        "width": width,
+        "unit": "HU" if recipe["modality"] == "CT" else "of the scan",
+        "inverse": f"value = {level:g} + {width / 2:g} x of the output x in [-1, 1]",
+        "slope": width / 255,
+        "intercept": level - width / 2,
+    }
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """SHA256SUMS of files in a folder, as `sha256sum -c` reads it."""
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in sorted(names)))
 
 
 def _licence() -> str:
@@ -125,53 +191,6 @@ def _licence() -> str:
         return next(f for f in files("medgan") or [] if f.name == "LICENSE").read_text(encoding="utf-8")
     except (PackageNotFoundError, StopIteration):
         return "Apache License 2.0\n"
-
-
-def model_card(metadata: Mapping[str, Any]) -> str:
-    """What a stranger should know of a model, as Markdown."""
-    about = metadata["medgan"]
-    arguments = about["arguments"]
-    recipe = about.get("recipe") or {}
-    facts = [
-        ("Family", about["family"]),
-        ("Image size", f"{arguments['img_resolution']} x {arguments['img_resolution']} pixels, {arguments['img_channels']} channel(s)"),
-        ("Trained on", f"{about.get('images', '?')} images, dataset identity `{about.get('dataset', '?')}`"),
-        ("Recipe", recipe.get("name", "not recorded")),
-        ("Images shown", f"{about.get('kimg', '?')} thousand"),
-        ("Chosen by", about.get("chosen_by", "the last snapshot")),
-        ("Weights SHA-256", f"`{about['model_sha256']}`"),
-    ]
-    if source := about.get("source"):
-        facts += [
-            (
-                "Started from" if "dataset" in about else "Imported from",
-                f"{source.get('kind', 'a network file')}, sha256 `{source['sha256']}`",
-            )
-        ]
-        facts += [("Licence of those weights", source["licence"])] if source.get("licence") else []
-    rows = "\n".join(f"| {name} | {value} |" for name, value in facts)
-    return f"""# {metadata["name"]}
-
-{metadata["description"]}
-
-**{DISCLAIMER}**
-
-| | |
-|---|---|
-{rows}
-
-## Use
-
-    medgan generate --bundle . --out images --seeds 0-99
-
-or `monai.bundle.load("<name>", bundle_dir="<folder above>", workflow_type="inference")` with medgan installed.
-
-## Limits
-
-- It knows the scans it was trained on: their scanner, protocol, patients and window. It shows nothing else.
-- A low FID does not exclude copies of training images, and says nothing of single images.
-- No identifying data is in this bundle; whether training images can be drawn from it was not part of making it.
-"""
 
 
 def read_metadata(bundle: Path) -> dict[str, Any]:
@@ -192,9 +211,44 @@ def read_metadata(bundle: Path) -> dict[str, Any]:
         about = metadata["medgan"]
     except (ValueError, KeyError, TypeError):
         raise DataError("the bundle's metadata has no medgan part: it was not written by medgan") from None
+    if not {"family", "arguments", "model_sha256"} <= about.keys() or not isinstance(about.get("format", 0), int):
+        raise DataError("the bundle's metadata is not complete", fix=AGAIN)
     if about.get("format", 0) > FORMAT:
         raise DataError(f"the bundle has format {about['format']}, this version reads up to {FORMAT}", fix="upgrade medgan")
     return metadata
+
+
+def read_file(bundle: Path, name: str) -> bytes:
+    """One file of a bundle, folder or zip.
+
+    Raises:
+        DataError: It is not there.
+    """
+    try:
+        return _read(bundle, name)
+    except (OSError, KeyError, zipfile.BadZipFile):
+        raise DataError(f"the bundle lacks {name}", fix=AGAIN) from None
+
+
+def _check_sums(bundle: Path, about: Mapping[str, Any]) -> None:
+    """Compare the files of a bundle with its SHA256SUMS, the weights by their digests in the metadata: their bytes are hashed when they are loaded.
+
+    Raises:
+        DataError: One differs or is missing.
+    """
+    # The first bundles had none.
+    if "checksums" not in about:
+        return
+    known = {MODEL: about["model_sha256"]} | ({DISCRIMINATOR: about["discriminator"]["sha256"]} if "discriminator" in about else {})
+    lines = [line.partition("  ") for line in read_file(bundle, SUMS).decode(errors="replace").splitlines()]
+    sums = {name.removeprefix("./"): digest for digest, _, name in lines}
+    for name in (LICENCE, INFERENCE, METADATA, CARD, *known):
+        digest = known.get(name) or hashlib.sha256(read_file(bundle, name)).hexdigest()
+        if sums.get(name) != digest:
+            raise DataError(
+                f"{name} in the bundle is not the file that SHA256SUMS names",
+                fix=f"{AGAIN}; or, if you changed it yourself, inside it: {RENEW}",
+            )
 
 
 def _read(bundle: Path, name: str) -> bytes:
@@ -203,7 +257,7 @@ def _read(bundle: Path, name: str) -> bytes:
     with zipfile.ZipFile(bundle) as archive:
         # zipfile reads no more than the directory declares.
         if archive.getinfo(name).file_size > MOST_BYTES:
-            raise DataError(f"{name} in the bundle is larger than any network", fix="take the bundle from its run again")
+            raise DataError(f"{name} in the bundle is larger than any network", fix=AGAIN)
         return archive.read(name)
 
 
@@ -216,7 +270,8 @@ def read_bundle(bundle: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     metadata = read_metadata(bundle)
     about = metadata["medgan"]
-    G = NETWORKS.get(about["family"]).generator(**about["arguments"])
+    _check_sums(bundle, about)
+    G = _network("generator", about["arguments"], metadata)
     _load(bundle, MODEL, about["model_sha256"], G)
     return G.eval().requires_grad_(False), metadata
 
@@ -228,25 +283,35 @@ def read_discriminator(bundle: Path) -> tuple[nn.Module, dict[str, Any]]:
         InputError: There is no bundle, or it holds no discriminator.
         DataError: The weights do not fit what the metadata says.
     """
-    about = read_metadata(bundle)["medgan"]
+    metadata = read_metadata(bundle)
+    about = metadata["medgan"]
     if "discriminator" not in about:
         raise InputError("the bundle holds no discriminator", fix="give the run folder it came from, or a bundle of `medgan import`")
+    _check_sums(bundle, about)
     arguments = about["discriminator"]["arguments"]
-    D = NETWORKS.get(about["family"]).discriminator(**arguments)
+    D = _network("discriminator", arguments, metadata)
     _load(bundle, DISCRIMINATOR, about["discriminator"]["sha256"], D)
     return D.eval().requires_grad_(False), arguments
 
 
+def _network(kind: str, arguments: Mapping[str, Any], metadata: Mapping[str, Any]) -> nn.Module:
+    """A network of the family that a bundle names, with its arguments; a newer version may have others of both."""
+    try:
+        network: nn.Module = getattr(NETWORKS.get(metadata["medgan"]["family"]), kind)(**arguments)
+    except (ConfigError, TypeError, ValueError):
+        raise DataError(
+            f"the bundle's {kind}, written by medgan {metadata.get('version', '?')}, is none that medgan {medgan.__version__} knows",
+            fix="upgrade medgan",
+        ) from None
+    return network
+
+
 def _load(bundle: Path, name: str, digest: str, network: nn.Module) -> None:
     """Fill a network with a bundle's weights, once they are known to be those that the metadata names."""
-    again = "take the bundle from its run again"
-    try:
-        content = _read(bundle, name)
-    except (OSError, KeyError, zipfile.BadZipFile):
-        raise DataError(f"the bundle lacks {name}", fix=again) from None
+    content = read_file(bundle, name)
     if hashlib.sha256(content).hexdigest() != digest:
-        raise DataError("the bundle's weights are not those its metadata names (sha256)", fix=again)
+        raise DataError("the bundle's weights are not those its metadata names (sha256)", fix=AGAIN)
     try:
         network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except Exception as error:
-        raise DataError(f"the bundle's weights cannot be read or do not fit its metadata ({type(error).__name__})", fix=again) from None
+        raise DataError(f"the bundle's weights cannot be read or do not fit its metadata ({type(error).__name__})", fix=AGAIN) from None
