@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": ("medgan.commands.inspect:command", "Look at a dataset before a network does: counts, checks, advice."),
     "train": ("medgan.commands.train:command", "Train a generator on a prepared dataset."),
     "import": ("medgan.commands.import_network:command", "Turn an official NVIDIA network pickle into a bundle, safely."),
+    "export": ("medgan.commands.export:command", "Write a trained generator as safetensors, TorchScript and ONNX."),
     "generate": ("medgan.commands.generate:command", "Draw synthetic images from a trained generator."),
     "evaluate": ("medgan.commands.evaluate:command", "Compare two sets of images: FID and others."),
     "audit": ("medgan.commands.audit:command", "Privacy gate: are training images copied?"),

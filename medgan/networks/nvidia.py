@@ -229,3 +229,32 @@ def _finite(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith("resample_filter") and not torch.allclose(tensor, tensorflow.FILTER, atol=1e-6):
             refuse("another resampling filter than the official one")
     return weights
+
+
+def official_generator(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The constructor keywords of a generator in either official repository, in single precision.
+
+    Args:
+        arguments: Of our `Generator`, all of them.
+
+    Returns:
+        Repository -> keywords. The state names are the same there as here (STYLEGAN2-ADA.md 4).
+    """
+    plain = {name: arguments[name] for name in ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")}
+    mapping = {"mapping_kwargs": {"num_layers": arguments["mapping_layers"], "w_avg_beta": arguments["w_avg_beta"]}}
+    names = ("channel_base", "channel_max", "architecture", "use_noise", "conv_clamp")
+    # Both are said because sg3's classes go by half precision and a clamp of 256 where they are not.
+    synthesis = {name: arguments[name] for name in names} | {"num_fp16_res": 0}
+    return {"stylegan3": plain | mapping | synthesis, "stylegan2-ada-pytorch": plain | mapping | {"synthesis_kwargs": synthesis}}
+
+
+def official_discriminator(arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The constructor keywords of a discriminator, likewise; nothing is frozen in it."""
+    names = ("c_dim", "img_resolution", "img_channels", "channel_base", "channel_max", "architecture", "conv_clamp")
+    epilogue = {name: arguments[name] for name in ("mbstd_group_size", "mbstd_num_channels")}
+    keywords = {name: arguments[name] for name in names} | {
+        "num_fp16_res": 0,
+        "mapping_kwargs": {"num_layers": arguments["mapping_layers"]},
+        "epilogue_kwargs": epilogue,
+    }
+    return {"stylegan3": keywords, "stylegan2-ada-pytorch": keywords}

@@ -68,19 +68,27 @@ def _depthwise(convolution: Callable[..., Tensor], x: Tensor, kernel: Tensor, st
     """
     n, c, h, w = x.shape
     planes, columns = x, False
-    if x.device.type == "cpu":
+    # A recorded network must not hold the number of samples, which the folded ones would.
+    if x.device.type == "cpu" and not torch.jit.is_tracing():
         if (kernel.shape[0], stride[0], padding[0]) == (1, 1, 0):
             planes = x.reshape(1, -1, 1, w)
         elif (kernel.shape[1], stride[1], padding[1]) == (1, 1, 0):
             planes, columns = x.reshape(n * c, h, 1, w).permute(0, 3, 1, 2), True
         elif c <= FEW_CHANNELS:
             planes = x.reshape(1, n * c, h, w)
-    channels = planes.shape[1]
+    channels = int(planes.shape[1])
     y = convolution(planes, kernel.expand(channels, 1, -1, -1), stride=stride, padding=padding, groups=channels)
     if planes is x:
         return y
     y = y.permute(0, 2, 3, 1) if columns else y
     return y.reshape(n, c, -1, y.shape[3])
+
+
+def _depthwise_transposed(x: Tensor, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Its adjoint, to an output of `size` pixels."""
+    sides = zip(map(int, x.shape[2:]), stride, padding, map(int, kernel.shape), size, strict=True)
+    extra = [n - ((m - 1) * s - 2 * p + k) for m, s, p, k, n in sides]
+    return _depthwise(functools.partial(F.conv_transpose2d, output_padding=extra), x, kernel, stride, padding)
 
 
 class _Filter(torch.autograd.Function):
@@ -109,14 +117,24 @@ class _FilterTransposed(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(kernel)
         ctx.stride, ctx.padding = stride, padding
-        full = [(m - 1) * s - 2 * p + k for m, s, p, k in zip(x.shape[2:], stride, padding, kernel.shape, strict=True)]
-        extra = [n - m for n, m in zip(size, full, strict=True)]
-        return _depthwise(functools.partial(F.conv_transpose2d, output_padding=extra), x, kernel, stride, padding)
+        return _depthwise_transposed(x, kernel, stride, padding, size)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (kernel,) = ctx.saved_tensors
         return _Filter.apply(grads[0], kernel, ctx.stride, ctx.padding), None, None, None, None
+
+
+def _filter(x: Tensor, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    """`_Filter`; while a network is recorded, which holds no function of ours, the convolution in it."""
+    return _depthwise(F.conv2d, x, kernel, stride, padding) if torch.jit.is_tracing() else _Filter.apply(x, kernel, stride, padding)
+
+
+def _filter_transposed(x: Tensor, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """`_FilterTransposed`, likewise."""
+    if torch.jit.is_tracing():
+        return _depthwise_transposed(x, kernel, stride, padding, size)
+    return _FilterTransposed.apply(x, kernel, stride, padding, size)
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
@@ -175,20 +193,22 @@ def _resample(
     """
     (y0, y1), (x0, x1) = padding
     if up == (1, 1) and y0 == y1 >= 0 and x0 == x1 >= 0:
-        return _Filter.apply(x, kernel, down, (y0, x0))
-    crop = [k - 1 - before for k, (before, _) in zip(kernel.shape, padding, strict=True)]
+        return _filter(x, kernel, down, (y0, x0))
+    # Numbers, where a recording of the network would take the shapes for further inputs.
+    taps, pixels = [*map(int, kernel.shape)], [*map(int, x.shape[2:])]
+    crop = [k - 1 - before for k, (before, _) in zip(taps, padding, strict=True)]
     extra = [u - 1 + after - before for u, (before, after) in zip(up, padding, strict=True)]
     if down == (1, 1) and min(crop) >= 0 and all(0 <= e < u for e, u in zip(extra, up, strict=True)):
-        size = [n * u + sum(sides) - k + 1 for n, u, sides, k in zip(x.shape[2:], up, padding, kernel.shape, strict=True)]
-        return _FilterTransposed.apply(x, kernel.flip([0, 1]), up, tuple(crop), tuple(size))
+        size = [n * u + sum(sides) - k + 1 for n, u, sides, k in zip(pixels, up, padding, taps, strict=True)]
+        return _filter_transposed(x, kernel.flip([0, 1]), up, (crop[0], crop[1]), (size[0], size[1]))
     if up != (1, 1):
         n, c, h, w = x.shape
         x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, up[1] - 1, 0, 0, 0, up[0] - 1)).reshape(n, c, h * up[0], w * up[1])
-    return _Filter.apply(F.pad(x, (x0, x1, y0, y1)), kernel, down, (0, 0))
+    return _filter(F.pad(x, (x0, x1, y0, y1)), kernel, down, (0, 0))
 
 
 def _filter_size(f: Tensor) -> tuple[int, int]:
-    return f.shape[-1], f.shape[0]
+    return int(f.shape[-1]), int(f.shape[0])
 
 
 def filter2d(x: Tensor, f: Tensor, *, gain: float = 1.0) -> Tensor:
@@ -276,8 +296,7 @@ def resample_conv2d(x: Tensor, w: Tensor, f: Tensor, b: Tensor | None = None, *,
         up: 1 or 2.
         down: 1 or 2.
     """
-    k = w.shape[-1]
-    fw = f.shape[-1]
+    k, fw = int(w.shape[-1]), int(f.shape[-1])
     if up == 1 and down == 1:
         return F.conv2d(x, w, b, padding=k // 2)
     if up == 2:
