@@ -26,7 +26,7 @@ class GenerateConfig:
     psi_cutoff: int = setting(0, "truncate only so many style rows, from the coarsest; 0 is all")
     noise: str = setting("random", "fine noise: each seed's own, the network's stored one, or none", choices=("random", "const", "none"))
     class_index: str = setting("all", "class of all images by its index, or `all`: one drawn with each seed", metavar="K", flag="class")
-    format: str = setting("zip", "one zip of PNGs, or single files", choices=("zip", "png"))
+    format: str = setting("zip", "one zip of PNGs, single PNGs, or DICOM files marked as synthetic", choices=("zip", "png", "dicom"))
     walk: bool = setting(False, "a moving picture that passes the images of --seeds and returns, instead of the images")
     walk_frames: int = setting(25, "frames from one seed to the next; 25 are a second")
     walk_space: str = setting("w", "walk on a spline through the styles, or on great circles through z", choices=("w", "z"))
@@ -44,6 +44,8 @@ class GenerateConfig:
             raise ConfigError("--walk-frames is less than 1")
         if self.class_index != "all" and not re.fullmatch(r"\d{1,6}", self.class_index):
             raise ConfigError(f"--class {self.class_index} is not a class", fix="--class 0, or all")
+        if self.format == "dicom" and (self.walk or self.style_mix):
+            raise ConfigError("--format dicom is for single images; a walk and style sheets are pictures", fix="--format png, or zip")
         parse_seeds(self.seeds)
         if self.style_mix:
             parse_seeds(self.style_mix, "--style-mix")

@@ -22,6 +22,7 @@ from medgan.errors import ConfigError
 from medgan.networks.stylegan2 import NoiseMode
 from medgan.progress import Step, nothing
 from medgan.runs import atomic, write_text
+from medgan.sampling.dicom import dicom_bytes
 from medgan.sampling.formats import marks, png_bytes, write_png
 
 T = TypeVar("T")
@@ -195,7 +196,7 @@ class Archive:
 
     Args:
         out: Folder.
-        form: `png` for single files, `zip` for one archive called `name`.zip.
+        form: `zip` for one archive called `name`.zip, anything else for single files.
         name: See form.
     """
 
@@ -241,7 +242,7 @@ def write_images(
     device: torch.device | str = "cpu",
     step: Step = nothing,
 ) -> dict[str, Any]:
-    """Generate images into a folder: PNG files or one zip of them, manifest.csv and contact_sheet.png.
+    """Generate images into a folder: PNG files, one zip of them or DICOM files, manifest.csv and contact_sheet.png.
 
     Memory holds one group and the sheet's images, whatever the number of seeds.
 
@@ -250,7 +251,7 @@ def write_images(
         metadata: Its bundle's metadata.
         seeds: One per image.
         out: Folder; made when missing.
-        form: `png` for single files, `zip` for synthetic.zip.
+        form: `png` or `dicom` for single files, `zip` for synthetic.zip of PNGs.
         drawing: How the images are drawn; as `sample`'s default when None.
         device: Where G is.
         step: Told of progress.
@@ -272,8 +273,9 @@ def write_images(
             some = list(seeds[start : start + at_once])
             classes: Sequence[object] = drawing.classes(G, some) or [""] * len(some)
             for seed, category, image in zip(some, classes, sample(G, some, drawing, device=device), strict=True):
-                name = f"seed{seed:010d}.png"
-                digest = archive.add(name, png_bytes(image, marks(model, seed=seed, **drawing.facts(), **{"class": category})))
+                said = marks(model, seed=seed, **drawing.facts(), **{"class": category})
+                name = f"seed{seed:010d}.{'dcm' if form == 'dicom' else 'png'}"
+                digest = archive.add(name, dicom_bytes(image, said, metadata) if form == "dicom" else png_bytes(image, said))
                 rows.append([name, seed, drawing.psi, drawing.cutoff, category, drawing.noise, digest])
                 if len(first) < SHEET_IMAGES:
                     first.append(image)
