@@ -11,8 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from medgan.errors import Preempted
+
+if TYPE_CHECKING:
+    from medgan.progress import Step
 
 STOPS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -71,3 +75,20 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
     file = os.environ.get(REQUEST, "")
     with on_stop(asked.set):
         yield lambda: asked.is_set() or bool(file and os.path.exists(file))
+
+
+def stoppable(step: Step, asked: Callable[[], bool], stop: Preempted) -> Step:
+    """A step that shows progress as `step` does, and then raises `stop` when a stop is asked for.
+
+    Args:
+        step: Shows progress.
+        asked: Whether to stop; called after each step, so it may ask other ranks where all of them step alike.
+        stop: Where it stopped, and how to go on.
+    """
+
+    def look(done: int, total: int) -> None:
+        step(done, total)
+        if asked():
+            raise stop
+
+    return look

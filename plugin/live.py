@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-import json
 import logging
 import os
 import threading
@@ -21,7 +20,7 @@ from medgan import runs
 from medgan.errors import MedganError, OutputError, PrivacyError
 from plugin.credentials import Site
 from plugin.rest import Connection, quoted
-from plugin.results import CHECKPOINT, CHECKPOINT_LABEL, STATES, make_resource, resource_path
+from plugin.results import CHECKPOINT, STATES, checkpoint_files, make_resource, resource_path
 from plugin.source import Remote
 from plugin.target import Target
 
@@ -81,13 +80,9 @@ class Live:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join(SECONDS_TO_END)
-        if isinstance(error, PrivacyError) or (error is None and self._complete()):
+        complete = error is None and runs.read_json(self._run / runs.STATUS).get("status") == "complete"
+        if complete or isinstance(error, PrivacyError):
             self.withdraw()
-
-    def _complete(self) -> bool:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return bool(json.loads((self._run / runs.STATUS).read_text(encoding="utf-8"))["status"] == "complete")
-        return False
 
     def withdraw(self) -> None:
         """Remove the states that were sent: the training is complete, or nothing of it may be released."""
@@ -161,9 +156,7 @@ class Live:
     def _remove(self, connection: Connection, *, but: str) -> None:
         """Remove the states of this run that were sent but one; without any, their settings too."""
         resource = resource_path(self._target, CHECKPOINT)
-        if not any(row.get("label") == CHECKPOINT_LABEL for row in connection.rows(f"{self._target.path}/resources")):
-            return
-        for file in connection.files(resource):
+        for file in checkpoint_files(connection, self._target):
             match = STATES.fullmatch(file.name)
             ours = match and match["time"] and (match["run"] or "") == self._run_name
             if (ours and file.name != but) or (not but and file.name == self._name(runs.CONFIG)):

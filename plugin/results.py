@@ -7,21 +7,20 @@ file, or says nothing at all to a user who may not write.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medgan.errors import OutputError
 from medgan.progress import bar
-from medgan.runs import GOES_ON, PART, STATE, STATUS
+from medgan.runs import GOES_ON, PART, STATE, STATUS, read_json
 from plugin.command import TASKS
 from plugin.fetch import inside
-from plugin.rest import Connection, quoted
+from plugin.rest import Connection, Stored, quoted
 from plugin.target import Target
 
 log = logging.getLogger("medgan.xnat")
@@ -44,10 +43,7 @@ def resource_path(target: Target, result: str) -> str:
 
 def labels(output: Path, run_name: str) -> dict[str, str]:
     """Result folder -> label of its resource, as the site's command of the same task has them."""
-    try:
-        checked = json.loads((output / "report" / run_name / STATUS).read_text(encoding="utf-8"))["status"] == "checked"
-    except (OSError, ValueError, KeyError, TypeError):
-        checked = False
+    checked = read_json(output / "report" / run_name / STATUS).get("status") == "checked"
     return {name: label for name, (label, _) in TASKS["check" if checked else "train"].outputs.items()}
 
 
@@ -161,19 +157,22 @@ def _send_zips(connection: Connection, resource: str, files: Sequence[Local]) ->
             connection.upload(f"{resource}/files/part.zip", stream, extract="true")
 
 
-def newest_state(connection: Connection, target: Target, run_name: str = "") -> str:
-    """The name of the newest state in the checkpoint resource of `target`; empty where there is none.
+def checkpoint_files(connection: Connection, target: Target) -> list[Stored]:
+    """The files of the checkpoint resource of `target`, what an earlier run was launched on; none where there is no such resource."""
+    if not any(row.get("label") == CHECKPOINT_LABEL for row in connection.rows(f"{target.path}/resources")):
+        return []
+    return connection.files(resource_path(target, CHECKPOINT))
+
+
+def newest_state(files: Iterable[Stored], run_name: str = "") -> str:
+    """The name of the newest state among files of the checkpoint resource; empty where there is none.
 
     Args:
-        connection: Open connection.
-        target: What the earlier run was launched on.
+        files: What a listing shows.
         run_name: Of this run only; of any if empty, and then the one with the highest number in its name.
     """
     found = []
-    resource = f"{target.path}/resources"
-    if not any(row.get("label") == CHECKPOINT_LABEL for row in connection.rows(resource)):
-        return ""
-    for file in connection.files(resource_path(target, CHECKPOINT)):
+    for file in files:
         match = STATES.fullmatch(file.name)
         if match and run_name in ("", match["run"]):
             # The state of a run's end is later than those on its way.
@@ -186,11 +185,11 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", name)]
 
 
-def fetch_state(connection: Connection, target: Target, name: str, run: Path) -> None:
-    """Bring a state of the checkpoint resource, with what stands beside it (GOES_ON), as the run folder `run`."""
+def fetch_state(connection: Connection, target: Target, files: Iterable[Stored], name: str, run: Path) -> None:
+    """Bring the state called `name` of the checkpoint resource, with those of its `files` beside it (GOES_ON), as the run folder `run`."""
     resource = resource_path(target, CHECKPOINT)
     folder = name[: name.rfind("/") + 1]
-    for file in connection.files(resource):
+    for file in files:
         beside = file.name.removeprefix(folder) if file.name.startswith(folder) else ""
         if file.name == name or beside.partition("/")[0] in GOES_ON:
             place = run / STATE if file.name == name else run / inside(beside)

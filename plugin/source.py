@@ -15,7 +15,7 @@ from plugin import dicomweb
 from plugin.credentials import Site, ask, site
 from plugin.fetch import fetch, scans_of, sessions_of
 from plugin.rest import Connection
-from plugin.results import CHECKPOINT, CHECKPOINT_LABEL, STATES, fetch_state, natural, newest_state
+from plugin.results import CHECKPOINT, CHECKPOINT_LABEL, STATES, checkpoint_files, fetch_state, natural, newest_state
 from plugin.surroundings import Folders, check_input, has_scans
 from plugin.target import SourceConfig, Target
 
@@ -181,8 +181,9 @@ def earlier_state(config: SourceConfig, folders: Folders, remote: Remote, *, run
     if remote:
         try:
             with remote.reading(once=not insist) as connection:
-                if name := newest_state(connection, remote.target, config.earlier_run):
-                    fetch_state(connection, remote.target, name, run)
+                files = checkpoint_files(connection, remote.target)
+                if name := newest_state(files, config.earlier_run):
+                    fetch_state(connection, remote.target, files, name, run)
                     log.info(FOUND, name)
                     return run
         except MedganError as error:

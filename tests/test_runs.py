@@ -97,6 +97,15 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     assert runs.read_json_lines(tmp_path / "none.jsonl") == []
 
 
+@pytest.mark.parametrize("text", [None, "", '{"kimg": 1', "[1]", "\xff"])
+def test_a_file_without_an_object_holds_nothing(tmp_path, text):
+    if text is not None:
+        (tmp_path / "status.json").write_text(text, encoding="latin-1")
+    assert runs.read_json(tmp_path / "status.json") == {}
+    runs.write_json(tmp_path / "status.json", {"kimg": 1})
+    assert runs.read_json(tmp_path / "status.json") == {"kimg": 1}
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 def test_an_unwritable_folder_names_both_users():
     # Not pytest's own folder, which other users cannot even enter.

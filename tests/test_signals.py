@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from medgan.errors import Preempted
-from medgan.signals import REQUEST, STOPS, preemptible, stop_asked
+from medgan.signals import REQUEST, STOPS, preemptible, stop_asked, stoppable
 
 
 @pytest.mark.parametrize("number", STOPS)
@@ -54,3 +54,15 @@ def test_a_file_asks_without_a_signal(tmp_path, monkeypatch):
         assert not asked()
         (tmp_path / "stop").touch()
         assert asked()
+
+
+def test_a_step_shows_progress_and_then_asks():
+    shown, answers = [], iter([False, True])
+    look = stoppable(
+        lambda done, total: shown.append((done, total)), lambda: next(answers), Preempted("stopped at the second", fix="again")
+    )
+    look(1, 9)
+    with pytest.raises(Preempted, match="stopped at the second") as caught:
+        look(2, 9)
+    assert shown == [(1, 9), (2, 9)]
+    assert (caught.value.fix, caught.value.exit_code) == ("again", 75)

@@ -13,12 +13,13 @@ import click
 
 import medgan
 from medgan import runs
+from medgan.commands.train import preset_option
 from medgan.config import check_settings, options_from, parse_settings, resolve, setting, to_json, words_of
 from medgan.errors import ConfigError, InputError, MedganError, Preempted, ResumeError
 from medgan.experiments.ablation import DESIGNS, EXTRA, MAIN, Design, Experiment, arms, read_design
 from medgan.experiments.launchers import ATTEMPTS, LaunchConfig, Run, Standing, check_names, standing, start
 from medgan.experiments.plan import PLAN, RUNS, Plan, PlannedData, differences, plan_of, runs_of
-from medgan.training.config import PRESETS, TrainConfig, preset
+from medgan.training.config import TrainConfig, preset
 from medgan.weights import NETWORKS
 
 if TYPE_CHECKING:
@@ -67,14 +68,7 @@ def command() -> None:
 )
 @click.option("--extra-data", type=FOLDER, envvar="MEDGAN_EXTRA_DATA", help="the enlarged dataset, for experiments on one")
 @click.option("--also", multiple=True, metavar="NAME=DATA", help="a further dataset, for experiments on such; may be given several times")
-@click.option(
-    "--preset",
-    "preset_name",
-    type=click.Choice(["", *PRESETS]),
-    default="",
-    envvar="MEDGAN_PRESET",
-    help="of train, instead of the design's",
-)
+@preset_option("of train, instead of the design's")
 @click.option(
     "--set", "changes", multiple=True, metavar="NAME=VALUE", help="a setting of train for all runs, e.g. kimg=1000; several times"
 )

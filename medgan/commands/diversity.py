@@ -12,7 +12,7 @@ import click
 
 from medgan import errors, runs
 from medgan.commands.classes import describe, opened, prepared_in
-from medgan.commands.samples import measure, measures
+from medgan.commands.samples import measure
 from medgan.config import options_from, resolve
 from medgan.errors import ConfigError, MedganError, Preempted
 from medgan.experiments import diversity
@@ -170,8 +170,8 @@ def table(made: Mapping[str, Any], out: Path) -> list[dict[str, Any]]:
     """One row for each class: its training, what is measured of it, and its problem."""
     rows = []
     for one, training in zip(made["classes"], map(standing, runs_of(made, out)), strict=True):
-        sizes = measures(out / MEASURES / f"{one['key']}.json").get("sizes", [])
-        problem = measures(out / MEASURES / f"{one['key']}.problem.json").get("problem", training.problem)
+        sizes = runs.read_json(out / MEASURES / f"{one['key']}.json").get("sizes", [])
+        problem = runs.read_json(out / MEASURES / f"{one['key']}.problem.json").get("problem", training.problem)
         done = len(sizes) == len(made["samples"])
         rows.append(
             {
@@ -215,7 +215,7 @@ def collect(out: Path) -> None:
     from medgan.experiments import diversity_results
 
     made = diversity.read_design(out)
-    found = {one["name"]: measures(out / MEASURES / f"{one['key']}.json") for one in made["classes"]}
+    found = {one["name"]: runs.read_json(out / MEASURES / f"{one['key']}.json") for one in made["classes"]}
     collected = diversity_results.results(made, found)
     for name in collected.missing:
         log.warning("%s is not measured", name)

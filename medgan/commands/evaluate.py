@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,9 +119,9 @@ def measured(config: EvaluateConfig, *, real: Path, fake: Path | None, bundle: P
     """
     from medgan.data.dataset import open_dataset
     from medgan.metrics.evaluate import Evaluator
-    from medgan.progress import Step, bar, hushed
+    from medgan.progress import bar, hushed
     from medgan.ranks import joined, started
-    from medgan.signals import stop_asked
+    from medgan.signals import stop_asked, stoppable
     from medgan.weights import cache_folder
 
     # Alone, a stop ends the block wherever it is (medgan/cli.py); several ranks leave together, between two batches.
@@ -144,19 +143,13 @@ def measured(config: EvaluateConfig, *, real: Path, fake: Path | None, bundle: P
         sample, walk = bundle_sampler(bundle, config, real_images) if bundle is not None else (None, None)
         shown = bar if ranks.speaks else hushed
 
-        def stoppable(step: Step, stopped: Callable[[], bool]) -> Step:
-            def look(done: int, total: int) -> None:
-                step(done, total)
-                if stopped():
-                    raise Preempted("stopped while measuring", fix="the same command begins anew; features of the real set are kept")
-
-            return look
+        stop = Preempted("stopped while measuring", fix="the same command begins anew; features of the real set are kept")
 
         def together() -> bool:
             return ranks.any(asked())
 
         with shown("real features") as step:
-            evaluator.reference(real_images, subjects=real_images.subjects(), step=stoppable(step, together))
+            evaluator.reference(real_images, subjects=real_images.subjects(), step=stoppable(step, together, stop))
         # First the images, then the computations behind intervals: one bar, because a terminal shows one at a time.
         with shown("measuring") as step:
             return evaluator.evaluate(
@@ -165,9 +158,9 @@ def measured(config: EvaluateConfig, *, real: Path, fake: Path | None, bundle: P
                 walk=walk,
                 subjects=fake_images.subjects() if fake_images is not None else None,
                 n_fake=config.n_fake,
-                step=stoppable(step, together),
+                step=stoppable(step, together, stop),
                 # These are rank 0's alone.
-                uncertainty=stoppable(step, asked) if config.intervals else None,
+                uncertainty=stoppable(step, asked, stop) if config.intervals else None,
             )
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medgan.commands.train import settings
+from medgan.commands.train import preset_option, settings
 from medgan.commands.transfer import given, transferred
 from medgan.config import options_from, to_json
 from medgan.errors import ConfigError, InputError
-from medgan.training.config import PRESETS, TrainConfig, for_set
+from medgan.training.config import TrainConfig, for_set
 from medgan.training.devices import DEVICES, Device, nearest
 
 if TYPE_CHECKING:
@@ -37,14 +37,7 @@ LONGEST_CALIBRATION = 900.0
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="threads of a CPU; 0 is this machine's cores")
 @click.option("--calibrate", is_flag=True, help="run some real steps on this machine instead of predicting")
 @click.option("--out", type=click.Path(path_type=Path, readable=False), envvar="MEDGAN_OUT", help="as of train: whether its disk has room")
-@click.option(
-    "--preset",
-    "preset_name",
-    type=click.Choice(["", *PRESETS]),
-    default="",
-    envvar="MEDGAN_PRESET",
-    help="starting point for the settings below",
-)
+@preset_option()
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path, readable=False), envvar="MEDGAN_CONFIG", help="JSON file with settings"
 )

@@ -27,13 +27,13 @@ def measure(data: Dataset, about: Mapping[str, Any], config: DiversityConfig, ou
     from medgan.metrics.evaluate import Evaluator
     from medgan.metrics.sample_sizes import OneSet, measured
     from medgan.networks.bundle import read_metadata
-    from medgan.progress import bar, nothing
-    from medgan.signals import stop_asked
+    from medgan.progress import bar
+    from medgan.signals import stop_asked, stoppable
 
     bundle, images = out / RUNS / about["key"] / runs.BUNDLE, out / SYNTHETIC / about["key"]
     path = out / MEASURES / f"{about['key']}.json"
     of = {"model": read_metadata(bundle)["medgan"]["model_sha256"], "dataset": about["dataset"]}
-    found = measures(path)
+    found = runs.read_json(path)
     if found.get("of") != of:
         found = {"of": of, "sizes": []}
     done = [size["percent"] for size in found["sizes"]]
@@ -43,20 +43,12 @@ def measure(data: Dataset, about: Mapping[str, Any], config: DiversityConfig, ou
     generate_class(bundle, images, len(data), of["model"])
     settings = {"pairs": config.pairs, "intervals": True}
     with stop_asked() as asked:
-
-        def stoppable(step: Step) -> Step:
-            def look(done: int, total: int) -> None:
-                step(done, total)
-                if asked():
-                    raise Preempted("stopped while measuring; what is measured is kept")
-
-            return look
-
+        stop = Preempted("stopped while measuring; what is measured is kept")
         evaluator = Evaluator(config.metrics, weights=weights, cache=out / CACHE, batch=config.batch, seed=config.seed, settings=settings)
         sets: list[OneSet] = []
         for kind, some in (("real", data), ("synthetic", open_dataset(images / "synthetic.zip", any_size=True))):
             with bar(f"features of {kind} images") as step:
-                sets.append(OneSet(some, evaluator.rows(some, step=stoppable(step)), config.seed + len(sets)))
+                sets.append(OneSet(some, evaluator.rows(some, step=stoppable(step, asked, stop)), config.seed + len(sets)))
         for sample in todo:
             with bar(f"{about['name']} {sample['percent']:g} %") as step:
                 entry = measured(
@@ -67,12 +59,15 @@ def measure(data: Dataset, about: Mapping[str, Any], config: DiversityConfig, ou
                     in_part=sample["in_part"],
                     pairs=config.pairs,
                     seed=config.seed,
-                    uncertainty=stoppable(step),
+                    uncertainty=stoppable(step, asked, stop),
                 )
-                entry["metrics"] |= of_generator(evaluator, bundle, sample["images"][about["name"]], config.seed, stoppable(step))
+                entry["metrics"] |= of_generator(
+                    evaluator, bundle, sample["images"][about["name"]], config.seed, stoppable(step, asked, stop)
+                )
             found["sizes"].append({"percent": sample["percent"], **entry})
             runs.write_json(path, found)
-            stoppable(nothing)(0, 0)
+            if asked():
+                raise stop
 
 
 def of_generator(evaluator: Evaluator, bundle: Path, count: int, seed: int, step: Step) -> dict[str, Any]:
@@ -102,12 +97,3 @@ def generate_class(bundle: Path, out: Path, count: int, model: str) -> None:
         there = False
     if not there:
         generate(GenerateConfig(seeds=f"0-{count - 1}", format="zip"), bundle, out)
-
-
-def measures(path: Path) -> dict[str, Any]:
-    """What is measured of a class; empty where nothing is, or it cannot be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

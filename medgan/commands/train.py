@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # Seeds of the images that choose the best snapshot; the reported figure comes from others (job.py), so that the choice does not flatter it.
 SELECTION_SEED = 1_000_000_000
 
@@ -38,6 +40,11 @@ KID_SEED = 1_500_000_000
 
 WORK = "work.json"
 """What ranks are told, beside config.json: which `stage` they share, and where its things are."""
+
+
+def preset_option(help: str = "starting point for the settings below") -> Callable[[F], F]:
+    """The option that names a preset of train; the command gets it as `preset_name`, empty for none."""
+    return click.option("--preset", "preset_name", type=click.Choice(["", *PRESETS]), default="", envvar="MEDGAN_PRESET", help=help)
 
 
 @click.command()
@@ -55,14 +62,7 @@ WORK = "work.json"
     envvar="MEDGAN_OUT",
     help="run folder; the same command again goes on in it",
 )
-@click.option(
-    "--preset",
-    "preset_name",
-    type=click.Choice(["", *PRESETS]),
-    default="",
-    envvar="MEDGAN_PRESET",
-    help="starting point for the settings below",
-)
+@preset_option()
 @click.option(
     "--config",
     "config_file",
@@ -331,6 +331,7 @@ def _train(
     from medgan.progress import bar, hushed, nothing, watch
     from medgan.sampling.generate import numbered
     from medgan.sampling.steps import stepped
+    from medgan.signals import stoppable
     from medgan.training.disk import check_room, need_of
     from medgan.training.loop import train
 
@@ -346,12 +347,8 @@ def _train(
     check_room(need, out)
 
     def decode(step: Step) -> None:
-        def look(done: int, total: int) -> None:
-            step(done, total)
-            # The other ranks wait, and leave when this one does.
-            if asked():
-                raise Preempted("stopped while checking images")
-
+        # The other ranks wait, and leave when this one does.
+        look = stoppable(step, asked, Preempted("stopped while checking images"))
         room = shutil.disk_usage(out).free - need.least
         data.check(out / runs.DECODED, most_bytes=max(min(int(config.cache_gib * 2**30), room), 0), step=look)
 
@@ -372,28 +369,21 @@ def _train(
     if device.type == "cuda":
         config = _fitted(config, data, speaks=ranks.speaks)
 
-    def stoppable(step: Step = nothing) -> Step:
-        """A step that shows progress and ends the measurement when a stop is asked for on any rank."""
-
-        def look(done: int, total: int) -> None:
-            step(done, total)
-            if ranks.any(asked()):
-                raise Preempted("stopped while measuring")
-
-        return look
+    def measuring(step: Step = nothing) -> Step:
+        return stoppable(step, lambda: ranks.any(asked()), Preempted("stopped while measuring"))
 
     if evaluator:
         with shown("real features") as step:
-            evaluator.reference(data, subjects=data.subjects(), step=stoppable(step))
+            evaluator.reference(data, subjects=data.subjects(), step=measuring(step))
 
     if kid:
         with shown("real features for KID") as step:
-            kid.reference(data.limited(config.kid_images, seed=config.seed), step=stoppable(step))
+            kid.reference(data.limited(config.kid_images, seed=config.seed), step=measuring(step))
 
     def measure_kid(G_ema: nn.Module) -> Mapping[str, Any] | None:
         assert kid
         draw = numbered(G_ema, KID_SEED, device=device, labels=labels_for(G_ema, data))
-        measured = kid.evaluate(sample=draw, n_fake=config.kid_images, step=stoppable())
+        measured = kid.evaluate(sample=draw, n_fake=config.kid_images, step=measuring())
         return {"value": measured["metrics"]["kid"]["value"], "seconds": measured["seconds"]} if measured else None
 
     def measure(G_ema: nn.Module) -> Mapping[str, Any] | None:
@@ -401,7 +391,7 @@ def _train(
         labels = labels_for(G_ema, data)
         draw = numbered(G_ema, SELECTION_SEED, device=device, labels=labels)
         walk = stepped(G_ema, SELECTION_SEED, device=device, labels=labels)
-        measured = evaluator.evaluate(sample=draw, walk=walk, n_fake=config.metric_images, step=stoppable())
+        measured = evaluator.evaluate(sample=draw, walk=walk, n_fake=config.metric_images, step=measuring())
         return {**measured, "seed": SELECTION_SEED} if measured else None
 
     shown_by = watch("training", out / runs.LOG) if ranks.speaks else hushed("training")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shlex
 import signal
@@ -120,7 +119,7 @@ class Standing:
 
 def standing(run: Run) -> Standing:
     """What a run has come to, read from its folder; nothing is written."""
-    status = _status(run)
+    status = runs.read_json(run.folder / runs.STATUS)
     attempts = runs.read_json_lines(run.folder / ATTEMPTS)
     last = attempts[-1] if attempts else {}
     best = status.get("best", "")
@@ -135,14 +134,6 @@ def standing(run: Run) -> Standing:
         state = {None: "unfinished" if state else "waiting", 0: "complete", Preempted.exit_code: "stopped"}.get(code, "failed")
     problem = last.get("problem", "") if state == "failed" else ""
     return Standing(name=run.name, state=state, kimg=str(status.get("kimg", "")), best=best, attempts=len(attempts), problem=problem)
-
-
-def _status(run: Run) -> dict[str, Any]:
-    try:
-        found = json.loads((run.folder / runs.STATUS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _held(run: Run) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medgan.errors import InputError, OutputError
-from plugin.results import MOST_SINGLE_FILES, fetch_state, labels, natural, newest_state, send_results
+from plugin.results import MOST_SINGLE_FILES, checkpoint_files, fetch_state, labels, natural, newest_state, send_results
 from plugin.target import target_of
 from tests.plugin.sites import connect, liver
 from tests.xnat_server import XnatServer
@@ -136,7 +136,7 @@ def test_the_newest_state_is_the_last_run_s_and_within_it_the_final_one(xnat: Xn
 
     def newest(run_name: str = "") -> str:
         with connect(xnat, InputError) as connection:
-            return newest_state(connection, target_of("projects/LIVER"), run_name)
+            return newest_state(checkpoint_files(connection, target_of("projects/LIVER")), run_name)
 
     assert newest() == ""
     checkpoint = project.resource("MEDGAN_CHECKPOINT", {"run-9/README.txt": b"complete"})
@@ -156,8 +156,9 @@ def test_a_state_comes_back_as_a_run_folder_with_its_curves_and_best_network(xna
     others = {"run-9/state-20260131T120000Z.pt": b"older", "run-8/state.pt": b"other", "run-9/README.txt": b"text"}
     liver(xnat).resource("MEDGAN_CHECKPOINT", {"run-9/state.pt": b"state", **beside, **others})
     xnat.faults.add("truncated", "*/state.pt")
+    target = target_of("projects/LIVER")
     with connect(xnat, InputError) as connection:
-        fetch_state(connection, target_of("projects/LIVER"), "run-9/state.pt", tmp_path / "earlier")
+        fetch_state(connection, target, checkpoint_files(connection, target), "run-9/state.pt", tmp_path / "earlier")
     assert {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in (tmp_path / "earlier").rglob("*") if path.is_file()} == {
         "earlier/config.json": b"{}",
         "earlier/stats.jsonl": b"curve",
@@ -169,8 +170,9 @@ def test_a_state_comes_back_as_a_run_folder_with_its_curves_and_best_network(xna
 def test_a_state_s_neighbours_never_lead_out_of_the_run_folder(xnat: XnatServer, tmp_path: Path):
     resource = liver(xnat).resource("MEDGAN_CHECKPOINT", {"run-9/state.pt": b"state"})
     resource.store("run-9/bundle/..\\..\\planted", b"planted", overwrite=True)
+    target = target_of("projects/LIVER")
     with connect(xnat, InputError) as connection, pytest.raises(InputError, match="no folder can have"):
-        fetch_state(connection, target_of("projects/LIVER"), "run-9/state.pt", tmp_path / "earlier")
+        fetch_state(connection, target, checkpoint_files(connection, target), "run-9/state.pt", tmp_path / "earlier")
 
 
 def test_runs_are_ordered_by_their_number():
