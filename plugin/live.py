@@ -20,7 +20,7 @@ from medgan import runs
 from medgan.errors import MedganError, OutputError, PrivacyError
 from plugin.credentials import Site
 from plugin.rest import Connection, quoted
-from plugin.results import CHECKPOINT, STATES, checkpoint_files, make_resource, resource_path
+from plugin.results import CHECKPOINT, ON_THE_WAY, STATES, checkpoint_files, make_resource, resource_path
 from plugin.source import Remote
 from plugin.target import Target
 
@@ -71,6 +71,7 @@ class Live:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="medgan-live", daemon=True)
         self._sent: dict[Path, int] = {}
+        self._after: str | None = None
         self._said = ""
 
     def __enter__(self) -> Self:
@@ -130,10 +131,14 @@ class Live:
 
     def _send_state(self, connection: Connection, path: Path) -> None:
         """A new name for each state, and the older ones removed after it is there: an upload that breaks off damages none."""
+        if self._after is None:
+            ended = next((file.md5 for file in checkpoint_files(connection, self._target) if file.name == self._name("state.pt")), "")
+            self._after = f"-after-{ended[:8]}" if ended else ""
         now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-        if (self._run / runs.CONFIG).exists():
-            self._put(connection, CHECKPOINT, self._run / runs.CONFIG, runs.CONFIG)
-        name = self._put(connection, CHECKPOINT, path, f"state-{now}.pt")
+        for name in ON_THE_WAY:
+            if (self._run / name).exists():
+                self._put(connection, CHECKPOINT, self._run / name, name)
+        name = self._put(connection, CHECKPOINT, path, f"state-{now}{self._after}.pt")
         self._remove(connection, but=name)
 
     def _put(self, connection: Connection, result: str, path: Path, name: str) -> str:
@@ -159,7 +164,7 @@ class Live:
         for file in checkpoint_files(connection, self._target):
             match = STATES.fullmatch(file.name)
             ours = match and match["time"] and (match["run"] or "") == self._run_name
-            if (ours and file.name != but) or (not but and file.name == self._name(runs.CONFIG)):
+            if (ours and file.name != but) or (not but and file.name in map(self._name, ON_THE_WAY)):
                 connection.send("delete", f"{resource}/files/{quoted(*file.name.split('/'))}")
 
     def _name(self, name: str) -> str:

@@ -11,13 +11,13 @@ import logging
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medgan.errors import OutputError
 from medgan.progress import bar
-from medgan.runs import GOES_ON, PART, STATE, STATUS, read_json
+from medgan.runs import CONFIG, GOES_ON, PART, PRETRAINED, STATE, STATUS, read_json
 from plugin.command import TASKS
 from plugin.fetch import inside
 from plugin.rest import Connection, Stored, quoted
@@ -32,8 +32,11 @@ ZIP_BYTES = 500 * 2**20
 NO_RIGHT = "the user needs the right to edit in the project (member or owner)"
 CHECKPOINT = "checkpoint"
 CHECKPOINT_LABEL = TASKS["train"].outputs[CHECKPOINT][0]
-STATES = re.compile(r"((?P<run>[^/]+)/)?state(-(?P<time>\d{8}T\d{6}Z))?\.pt")
-"""A state within the checkpoint resource: `run-7/state.pt` of a run that ended, `run-7/state-20260131T120000Z.pt` of one that is watched."""
+STATES = re.compile(r"((?P<run>[^/]+)/)?state(-(?P<time>\d{8}T\d{6}Z)(-after-(?P<after>[0-9a-f]{8}))?)?\.pt")
+"""A state within the checkpoint resource: `run-7/state.pt` of a run that ended, `run-7/state-20260131T120000Z.pt` of one that is watched, and
+`run-7/state-20260131T120000Z-after-1a2b3c4d.pt` where that run had ended before, with the `state.pt` whose MD5 begins so, and was launched again."""
+ON_THE_WAY = (CONFIG, PRETRAINED)
+"""What stands beside a state that was sent while training: curves and best network there are those of an earlier end."""
 
 
 def resource_path(target: Target, result: str) -> str:
@@ -103,10 +106,14 @@ def send_results(connection: Connection, target: Target, output: Path, wanted: M
     return total
 
 
-def _local(path: Path, name: str) -> Local:
+def md5(path: Path) -> str:
+    """MD5 of a file as hexadecimal digits, as XNAT lists it."""
     with path.open("rb") as stream:
-        md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    return Local(path, name, path.stat().st_size, md5)
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _local(path: Path, name: str) -> Local:
+    return Local(path, name, path.stat().st_size, md5(path))
 
 
 def send_files(connection: Connection, resource: str, files: Sequence[Local]) -> None:
@@ -164,20 +171,30 @@ def checkpoint_files(connection: Connection, target: Target) -> list[Stored]:
     return connection.files(resource_path(target, CHECKPOINT))
 
 
-def newest_state(files: Iterable[Stored], run_name: str = "") -> str:
+def newest_state(names: Iterable[str], run_name: str, digest: Callable[[str], str]) -> str:
     """The name of the newest state among files of the checkpoint resource; empty where there is none.
 
+    Newest is what was written last, not what has seen most images: a run may have begun anew on purpose.
+
     Args:
-        files: What a listing shows.
+        names: Names of files.
         run_name: Of this run only; of any if empty, and then the one with the highest number in its name.
+        digest: MD5 of a file by its name, as hexadecimal digits; empty where there is no such file or XNAT keeps none.
     """
     found = []
-    for file in files:
-        match = STATES.fullmatch(file.name)
+    for name in names:
+        match = STATES.fullmatch(name)
         if match and run_name in ("", match["run"]):
-            # The state of a run's end is later than those on its way.
-            found.append((natural(match["run"] or ""), match["time"] is None, match["time"] or "", file.name))
+            # The state of a run's end is later than those on its way, but for those of the same run launched again.
+            again = bool(match["after"]) and digest(f"{match[1] or ''}state.pt").startswith(match["after"])
+            found.append((natural(match["run"] or ""), again, match["time"] is None, match["time"] or "", name))
     return max(found)[-1] if found else ""
+
+
+def beside(name: str) -> tuple[str, ...]:
+    """What a run that goes on from the state called `name` takes from the same folder."""
+    match = STATES.fullmatch(name)
+    return ON_THE_WAY if match and match["time"] else GOES_ON
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -186,13 +203,13 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def fetch_state(connection: Connection, target: Target, files: Iterable[Stored], name: str, run: Path) -> None:
-    """Bring the state called `name` of the checkpoint resource, with those of its `files` beside it (GOES_ON), as the run folder `run`."""
+    """Bring the state called `name` of the checkpoint resource, with what `files` has `beside` it, as the run folder `run`."""
     resource = resource_path(target, CHECKPOINT)
     folder = name[: name.rfind("/") + 1]
     for file in files:
-        beside = file.name.removeprefix(folder) if file.name.startswith(folder) else ""
-        if file.name == name or beside.partition("/")[0] in GOES_ON:
-            place = run / STATE if file.name == name else run / inside(beside)
+        its = file.name.removeprefix(folder) if file.name.startswith(folder) else ""
+        if file.name == name or its.partition("/")[0] in beside(name):
+            place = run / STATE if file.name == name else run / inside(its)
             part = place.with_name(place.name + PART)
             place.parent.mkdir(parents=True, exist_ok=True)
             connection.download(f"{resource}/files/{quoted(*file.name.split('/'))}", part, size=file.size, md5=file.md5)

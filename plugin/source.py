@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 from medgan.errors import ConfigError, InputError, MedganError, OutputError
-from medgan.runs import GOES_ON, STATE
+from medgan.runs import STATE
 from plugin import dicomweb
 from plugin.credentials import Site, ask, site
 from plugin.fetch import fetch, scans_of, sessions_of
 from plugin.rest import Connection
-from plugin.results import CHECKPOINT, CHECKPOINT_LABEL, STATES, checkpoint_files, fetch_state, natural, newest_state
+from plugin.results import CHECKPOINT, CHECKPOINT_LABEL, beside, checkpoint_files, fetch_state, md5, newest_state
 from plugin.surroundings import Folders, check_input, has_scans
 from plugin.target import SourceConfig, Target
 
@@ -173,16 +173,17 @@ def earlier_state(config: SourceConfig, folders: Folders, remote: Remote, *, run
     if found := _state_on_disk(config, folders):
         (run / "checkpoint").mkdir(parents=True)
         (run / "checkpoint" / "state.pt").symlink_to(found.absolute())
-        for beside in (found.with_name(name) for name in GOES_ON):
-            if beside.exists():
-                (run / beside.name).symlink_to(beside.absolute())
+        for path in map(found.with_name, beside(found.name)):
+            if path.exists():
+                (run / path.name).symlink_to(path.absolute())
         log.info(FOUND, f"{found.parent.name}/{found.name}")
         return run
     if remote:
         try:
             with remote.reading(once=not insist) as connection:
                 files = checkpoint_files(connection, remote.target)
-                if name := newest_state(files, config.earlier_run):
+                digests = {file.name: file.md5 for file in files}
+                if name := newest_state(digests, config.earlier_run, lambda name: digests.get(name, "")):
                     fetch_state(connection, remote.target, files, name, run)
                     log.info(FOUND, name)
                     return run
@@ -199,10 +200,5 @@ def earlier_state(config: SourceConfig, folders: Folders, remote: Remote, *, run
 
 def _state_on_disk(config: SourceConfig, folders: Folders) -> Path | None:
     places = [folders.input / CHECKPOINT_LABEL, folders.input / "RESOURCES" / CHECKPOINT_LABEL]
-    found: list[tuple[list[tuple[int, int, str]], str, Path]] = []
-    for place in places:
-        for path in place.rglob("*.pt") if place.is_dir() else ():
-            match = STATES.fullmatch(path.relative_to(place).as_posix())
-            if match and config.earlier_run in ("", match["run"]):
-                found.append((natural(match["run"] or ""), match["time"] or "~", path))
-    return max(found)[-1] if found else None
+    files = {path.relative_to(place).as_posix(): path for place in places if place.is_dir() for path in place.rglob("*.pt")}
+    return files.get(newest_state(files, config.earlier_run, lambda name: md5(files[name]) if name in files else ""))

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from medgan.errors import PrivacyError
+from medgan.errors import InputError, PrivacyError
 from plugin import live
 from plugin.credentials import Site
 from plugin.live import Live
+from plugin.results import checkpoint_files, newest_state
 from plugin.target import target_of
-from tests.plugin.sites import liver, site_of
+from tests.plugin.sites import connect, liver, site_of
 from tests.xnat_server import XnatServer
 
 
@@ -79,6 +80,39 @@ def test_what_has_not_changed_is_not_sent_again(xnat: XnatServer, run: Path):
         until(lambda: states(xnat) == [b"first"])
         time.sleep(0.3)
     assert len(xnat.asked("PUT", "*/files/*")) == 3  # status, settings, state
+
+
+def test_a_run_launched_again_under_its_name_has_newer_states_than_the_one_it_ended_with(xnat: XnatServer, run: Path):
+    def newest() -> str:
+        with connect(xnat, InputError) as connection:
+            found = {file.name: file.md5 for file in checkpoint_files(connection, target_of("projects/LIVER"))}
+        return newest_state(found, "", lambda name: found.get(name, ""))
+
+    def sent(state: bytes) -> str:
+        with watch(xnat, run):
+            step(run, 1, state=state)
+            until(lambda: state in states(xnat))
+        return next(name for name, data in files(xnat, "MEDGAN_CHECKPOINT").items() if data == state)
+
+    liver(xnat)
+    assert sent(b"on the way") == newest()
+    checkpoint = xnat.project("LIVER").resource("MEDGAN_CHECKPOINT", {"run-7/state.pt": b"at its time budget"})
+    assert newest() == "run-7/state.pt"
+    # Launched again, and killed. Fewer images may have been seen: it may have begun anew, on purpose.
+    time.sleep(1.1)  # names of states have seconds
+    assert sent(b"of the second launch") == newest() != "run-7/state.pt"
+    checkpoint.store("run-7/state.pt", b"at the second's budget", overwrite=True)
+    assert newest() == "run-7/state.pt"
+    assert len(states(xnat)) == 2
+
+
+def test_where_the_first_weights_came_from_is_sent_with_a_state(xnat: XnatServer, run: Path):
+    liver(xnat)
+    (run / "pretrained.json").write_text('{"licence": "planted"}')
+    with watch(xnat, run):
+        step(run, 1, state=b"first")
+        until(lambda: states(xnat) == [b"first"])
+    assert {"run-7/config.json", "run-7/pretrained.json"} < set(files(xnat, "MEDGAN_CHECKPOINT"))
 
 
 @pytest.mark.parametrize("refused", [False, True])

@@ -136,7 +136,8 @@ def test_the_newest_state_is_the_last_run_s_and_within_it_the_final_one(xnat: Xn
 
     def newest(run_name: str = "") -> str:
         with connect(xnat, InputError) as connection:
-            return newest_state(checkpoint_files(connection, target_of("projects/LIVER")), run_name)
+            found = {file.name: file.md5 for file in checkpoint_files(connection, target_of("projects/LIVER"))}
+        return newest_state(found, run_name, lambda name: found.get(name, ""))
 
     assert newest() == ""
     checkpoint = project.resource("MEDGAN_CHECKPOINT", {"run-9/README.txt": b"complete"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -280,6 +281,37 @@ def test_a_state_is_looked_for_in_the_output_the_mount_and_xnat(
     (folders.work / "run/checkpoint/state.pt").write_text("own")
     assert state(config, mount, site) == ""
     assert state(config, mount, site, resume="checkpoint") == "of 9"
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_a_run_that_ended_and_was_launched_again_is_gone_on_with_from_its_second_launch(
+    xnat: XnatServer, project: Node, folders: Folders, monkeypatch: pytest.MonkeyPatch, mounted: bool
+):
+    session = project.find("experiments", LABEL)
+    first, second = (hashlib.md5(data).hexdigest()[:8] for data in (b"first end", b"second end"))
+    left = {
+        "run-7/state.pt": b"first end",
+        "run-7/state-20260131T120000Z.pt": b"before the first end",
+        f"run-7/state-20260131T110000Z-after-{first}.pt": b"launched again",
+        "run-7/bundle/models/model.pt": b"best by the first end",
+        "run-7/stats.jsonl": b"curve to the first end",
+        "run-7/config.json": b"{}",
+    }
+    resource = session.resource("MEDGAN_CHECKPOINT", left)
+    site = remote(config := SourceConfig(target=session.archive_uri), xnat, monkeypatch)
+    place = Folders(input=session.folder, output=folders.output, work=folders.work) if mounted else folders
+
+    def taken() -> set[str]:
+        return {path.relative_to(folders.work / "earlier").parts[0] for path in (folders.work / "earlier").rglob("*") if path.is_file()}
+
+    assert state(config, place, site) == "launched again"
+    # The best network and the curve are not of this state.
+    assert taken() == {"checkpoint", "config.json"}
+    resource.store("run-7/state.pt", b"second end", overwrite=True)
+    assert state(config, place, site) == "second end"
+    resource.store(f"run-7/state-20260131T100000Z-after-{second}.pt", b"launched a third time", overwrite=True)
+    assert state(config, place, site) == "launched a third time"
+    assert bool(xnat.requests) is not mounted
 
 
 def test_a_site_that_does_not_answer_stops_only_those_who_insist(
