@@ -112,6 +112,8 @@ def onnx_bytes(G: nn.Module, facts: Facts) -> bytes:
             tuple(inputs.values()),
             buffer,  # type: ignore[arg-type]
             dynamo=False,
+            # Folded, the squares of all weights would lie beside the weights; a runtime folds them when it loads.
+            do_constant_folding=False,
             opset_version=OPSET,
             input_names=[*inputs],
             output_names=["image"],

@@ -144,6 +144,8 @@ def test_the_folder_says_what_it_is_in_every_form(tmp_path):
     assert "not for diagnostic use" in facts["disclaimer"]
     assert json.loads(facts["window"])["intercept"] == -125
     assert "not for diagnostic use" in model.doc_string
+    # Each weight once: nothing that a runtime can work out from them.
+    assert sum(onnx.numpy_helper.to_array(each).size for each in model.graph.initializer) <= sum(t.numel() for t in G.state_dict().values())
     assert [(each.name, [d.dim_param or d.dim_value for d in each.type.tensor_type.shape.dim]) for each in model.graph.input] == [
         ("latent", ["batch", 16]),
         ("truncation_psi", []),
