@@ -47,6 +47,7 @@ TITLES = {
 }
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.GREY, "#8A5A00", "#9B3F77")
 MARKERS = "osD^vP"
+LEGEND_COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,11 @@ def drawn(figures: Sequence[Row], metric: str) -> bytes:
             for row in [row for row in its if row["low"] != ""]:
                 axes.plot([row["images"]] * 2, [row["low"], row["high"]], color=look["color"], linewidth=1, marker="_", markersize=6)
             handles.append(Line2D([], [], **look, markersize=4, label=name))
+        # Rows of classes, then one of kinds; a legend is filled column by column.
+        handles += [Line2D([], [], linestyle="none", label=" ")] * (-len(handles) % LEGEND_COLUMNS)
         handles += [Line2D([], [], color=plots.GREY, linestyle=dashes, label=name) for name, (_, dashes) in kinds.items()]
+        handles += [Line2D([], [], linestyle="none", label=" ")] * (-len(handles) % LEGEND_COLUMNS)
+        handles = [handle for column in range(LEGEND_COLUMNS) for handle in handles[column::LEGEND_COLUMNS]]
         axes.set_xscale("log")
         ticks: list[int] = []
         for n in sorted({row["images"] for row in rows}):
@@ -265,6 +270,12 @@ def drawn(figures: Sequence[Row], metric: str) -> bytes:
         axes.set_ylabel(TITLES.get(metric, metric))
         axes.margins(y=0.1)
         axes.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderpad=0.2, handlelength=2.4, columnspacing=1.2
+            handles=handles,
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=LEGEND_COLUMNS,
+            borderpad=0.2,
+            handlelength=2.4,
+            columnspacing=1.2,
         )
         return plots.encode(canvas)
