@@ -1,0 +1,1 @@
+"""Images in, clinicians' judgements out: visual Turing tests."""
