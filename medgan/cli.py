@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": ("medgan.commands.compare:command", "Compare two evaluations, where they may be compared."),
     "ablate": ("medgan.commands.ablate:command", "Designs of many trainings: the paper's experiments, tests, tables."),
     "diversity": ("medgan.commands.diversity:command", "Diversity and quality of single classes against sample size, the second paper."),
+    "readers": ("medgan.commands.readers:command", "Visual Turing tests that clinicians can take."),
     "report": ("medgan.commands.report:command", "Write one HTML file from what a run folder holds."),
     "info": ("medgan.commands.info:command", "Versions, devices, recipes, metrics, weights present."),
     "weights": ("medgan.commands.weights:command", "List, fetch and verify pretrained files."),

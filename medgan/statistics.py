@@ -176,6 +176,41 @@ def permutation_test(a: Values, b: Values, *, draws: int = 99_999, seed: int = 0
     return PermutationTest(observed, p, looked_at, exact, smallest_p(n1, n2) if exact else 2 / (draws + 1))
 
 
+def paired_permutation_test(a: Values, b: Values, *, draws: int = 99_999, seed: int = 0) -> PermutationTest:
+    """Two-sided permutation test of the mean difference of pairs, mean(a - b): within each pair either order is as likely (Fisher 1935).
+
+    Exact up to 17 pairs; n pairs give 2/2^n at best, so five readers can reach 0.0625 and four no more than 0.125.
+
+    Args:
+        a: One value of each pair.
+        b: The other, in the same order.
+        draws: Signs drawn, where there are too many to list.
+        seed: Of the draws.
+
+    Raises:
+        DataError: Lists of other length, fewer than two pairs, or a value that is not finite.
+    """
+    x, y = _finite(a, least=2, what="a test of pairs"), _finite(b, least=2, what="a test of pairs")
+    if len(x) != len(y):
+        raise DataError(f"a test of pairs pairs values, here are {len(x)} and {len(y)}")
+    if draws < 1:
+        raise DataError("a Monte-Carlo test needs at least one draw")
+    difference, n = x - y, len(x)
+    exact = 2**n <= MOST_RELABELINGS
+
+    def means() -> Iterator[Array]:
+        if exact:
+            yield (1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)) @ difference / n
+            return
+        rng = np.random.default_rng(seed)
+        for start in range(0, draws, 5_000):
+            yield rng.choice((-1, 1), (min(5_000, draws - start), n)) @ difference / n
+
+    observed = float(difference.mean())
+    p, looked_at = _two_sided(observed, means(), exact=exact, scale=float(np.abs(difference).max()))
+    return PermutationTest(observed, p, looked_at, exact, 2 / 2**n if exact else 2 / (draws + 1))
+
+
 def pearson(x: Values, y: Values, *, draws: int = 99_999, seed: int = 0) -> Correlation:
     """Pearson's r with its permutation p; exact up to 8 points, whose orders can all be listed.
 
@@ -254,13 +289,26 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
     Raises:
         DataError: No trial, or more successes than trials.
     """
+    return _share_interval(successes, n, level, "Wilson")
+
+
+def clopper_pearson(successes: int, n: int, *, level: float = 0.95) -> Interval:
+    """The exact interval of a share (Clopper and Pearson 1934): it holds the true one with at least the level's probability, whatever that is.
+
+    Raises:
+        DataError: As `wilson`.
+    """
+    return _share_interval(successes, n, level, "Clopper-Pearson")
+
+
+def _share_interval(successes: int, n: int, level: float, method: str) -> Interval:
     from scipy.stats import binomtest
 
     if n < 1 or not 0 <= successes <= n:
         raise DataError(f"{successes} of {n} is no share")
     _check_level(level)
-    found = binomtest(successes, n).proportion_ci(level, method="wilson")
-    return Interval(float(found.low), float(found.high), level, "Wilson")
+    found = binomtest(successes, n).proportion_ci(level, method="wilson" if method == "Wilson" else "exact")
+    return Interval(float(found.low), float(found.high), level, method)
 
 
 def larger(a: Values, b: Values) -> float:

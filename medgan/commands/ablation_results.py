@@ -14,7 +14,7 @@ from medgan.errors import DataError, InputError
 from medgan.experiments.ablation import EXTRA, MAIN, PUBLISHED_BY
 from medgan.experiments.outcomes import ANEW, Outcome, Summary, Tested, comparisons, outcomes, summaries
 from medgan.experiments.plan import RUNS, Plan
-from medgan.experiments.tables import csv_table, figure, latex_table
+from medgan.tables import csv_table, figure, latex_table
 
 if TYPE_CHECKING:
     from numpy import ndarray

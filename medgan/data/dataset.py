@@ -46,15 +46,6 @@ def image_name(index: int) -> str:
     return f"{index // 1000:05d}/img{index:08d}.png"
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as CSV with a header and newlines of one byte."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
 def identity_of(pixels: Iterable[str], shape: tuple[int, int], labels: np.ndarray | None, recipe: Mapping[str, Any] | None) -> str:
     """What a dataset is, as SHA-256: pixels, labels and recipe, in order; neither keys nor file names.
 

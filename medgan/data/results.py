@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medgan.data.archive import MANIFEST, RECIPE
-from medgan.data.dataset import COLUMNS, csv_text, identity_of, image_name, open_dataset, save_sheet, write_dataset
+from medgan.data.dataset import COLUMNS, identity_of, image_name, open_dataset, save_sheet, write_dataset
 from medgan.data.geometry import MOST_UPSAMPLING
 from medgan.data.pseudonyms import Pseudonyms
 from medgan.data.recipe import Recipe
@@ -22,6 +22,7 @@ from medgan.data.slices import PERCENTILES, Outcome
 from medgan.data.splits import held_out_patients
 from medgan.errors import DataError, DiskError
 from medgan.runs import provenance, write_json, write_text
+from medgan.tables import csv_text
 
 if TYPE_CHECKING:
     from medgan.data.prepare import PrepareConfig

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from medgan import plots, runs
-from medgan.data.dataset import csv_text
 from medgan.errors import DataError
 from medgan.experiments.diversity import DRAWS
 from medgan.experiments.sample_size import Point, stability
-from medgan.experiments.tables import latex_table
 from medgan.statistics import holm, permutation_test
+from medgan.tables import csv_text, latex_table
 
 Row = dict[str, Any]
 

@@ -109,6 +109,16 @@ class Scale:
         return min(self.halves * float(tail), 1.0)
 
 
+def again(found: Neighbours) -> Array:
+    """Images that are training images once more, (n,) bool."""
+    return np.asarray(~found.flat & (found.distance < DUPLICATE))
+
+
+def usable(found: Neighbours, patients: Array) -> Array:
+    """Images that show what is normal: not flat, and of a patient of whom no image is a training image once more, as that one is among the others."""
+    return np.asarray(~found.flat & ~np.isin(patients, patients[again(found)]))
+
+
 def nearest(values: Array, patients: Array) -> Array:
     """The smallest value of each patient."""
     result = np.full(patients.max(initial=-1) + 1, np.inf)

@@ -16,7 +16,7 @@ from medgan.metrics import verdict
 from medgan.metrics.authenticity import authenticity, c_t
 from medgan.metrics.copies import SHIFT, SIDE, Closest, ClosestFeatures, Neighbours, Thumbnails, feature_rows
 from medgan.metrics.features import Array, Extractor, Images
-from medgan.metrics.gate import ALPHA, DUPLICATE, ENOUGH_PATIENTS, FEWEST_PATIENTS, FIXED_NCC, LEVEL, NEAR, Decision, Normal, decide
+from medgan.metrics.gate import ALPHA, ENOUGH_PATIENTS, FEWEST_PATIENTS, FIXED_NCC, LEVEL, NEAR, Decision, Normal, again, decide, usable
 from medgan.metrics.planted import Planted
 from medgan.progress import Step, nothing
 from medgan.statistics import wilson
@@ -97,8 +97,8 @@ def audit(
     guest = search(held_out or fake, numbers)
     copies = search.closest(planted, np.arange(len(planted)), step=progress.part(len(planted)))
 
-    usable = _usable(guest.grey, guests)
-    normal, reason_why_not = _normal(search, Normal(guest.grey, guest.features, guests, usable), known, rng)
+    kept = usable(guest.grey, guests)
+    normal, reason_why_not = _normal(search, Normal(guest.grey, guest.features, guests, kept), known, rng)
     decision = decide(synthetic.grey, synthetic.features, normal)
     result: dict[str, Any] = {
         "verdict": "refused" if decision.refused_for else "passed" if normal else "not calibrated",
@@ -116,11 +116,11 @@ def audit(
         "train_patients": len(np.unique(people)),
         "held_out_patients": len(np.unique(guests)),
         "flat": {"fake": int(synthetic.grey.flat.sum()), "held_out": int(guest.grey.flat.sum())},
-        "held_out_duplicates": int(_again(guest.grey).sum()),
+        "held_out_duplicates": int(again(guest.grey).sum()),
         "false_alarm": {"at_most": decision.false_alarm, "level": LEVEL},
         **_rules(decision, synthetic),
         "features": {"name": search.features.name, "sha256": search.features.sha256, "resize": search.features.resize, "reason": reason},
-        **_averages(search, synthetic, guest, usable, seed),
+        **_averages(search, synthetic, guest, kept, seed),
         "membership": None,
         "power": _power(copies, decision, synthetic),
         "seed": seed,
@@ -173,7 +173,7 @@ def _normal(search: _Search, held_out: Normal, known: bool, rng: np.random.Gener
     ours = np.sort(rng.permutation(np.flatnonzero(inside))[:MOST_HELD_OUT])
     if len(np.unique(search.people[ours])) > max(held_out.count, FEWEST_PATIENTS - 1):
         grey, features = search.halves(ours, np.flatnonzero(~inside))
-        half = Normal(grey, features, search.people[ours], _usable(grey, search.people[ours]), halves=2)
+        half = Normal(grey, features, search.people[ours], usable(grey, search.people[ours]), halves=2)
         if half.count > max(held_out.count, FEWEST_PATIENTS - 1):
             return half, ""
     if held_out.count >= FEWEST_PATIENTS:
@@ -188,16 +188,6 @@ def _normal(search: _Search, held_out: Normal, known: bool, rng: np.random.Gener
         None,
         f"there are {who} and {training}; at least {FEWEST_PATIENTS} held-out or {2 * FEWEST_PATIENTS} training patients are needed",
     )
-
-
-def _again(found: Neighbours) -> Array:
-    """Images that are training images once more."""
-    return np.asarray(~found.flat & (found.distance < DUPLICATE))
-
-
-def _usable(found: Neighbours, patients: Array) -> Array:
-    """Images that show what is normal: not flat, and of a patient of whom no image is a training image once more, as that one is among the others."""
-    return np.asarray(~found.flat & ~np.isin(patients, patients[_again(found)]))
 
 
 def _rules(decision: Decision, synthetic: _Found) -> dict[str, Any]:

@@ -73,12 +73,24 @@ def _answer(row: dict[str, Any], line: int) -> Answer:
     if empty := [name for name in REQUIRED if not given[name]]:
         raise DataError(f"line {line} of --answers has no {', '.join(empty)}", fix="leave the file as it was saved")
     try:
-        numbers = {name: int(given[name]) if given[name] else None for name in ("likert", "milliseconds")}
+        likert, milliseconds = (int(given[name]) if given[name] else None for name in ("likert", "milliseconds"))
         changes = int(given["changes"] or 0)
         years = float(given["years"].replace(",", ".")) if given["years"] else None
     except ValueError:
         raise DataError(f"line {line} of --answers has a number that is none", fix="leave the file as it was saved") from None
-    return Answer(**{name: given[name] for name in (*REQUIRED, "role")}, **numbers, changes=changes, years=years)
+    study, reader, section, item, answer = (given[name] for name in REQUIRED)
+    return Answer(
+        study=study,
+        reader=reader,
+        section=section,
+        item=item,
+        answer=answer,
+        likert=likert,
+        milliseconds=milliseconds,
+        changes=changes,
+        role=given["role"],
+        years=years,
+    )
 
 
 def answers_csv(answers: Sequence[Answer]) -> str:

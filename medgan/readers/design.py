@@ -67,14 +67,7 @@ class Design:
     @property
     def answers(self) -> tuple[str, str]:
         """What may be answered."""
-        return SIDES if self.kind == "2afc" else (REAL, FAKE)  # type: ignore[return-value]
-
-
-# Both of arXiv 2210.03786: 20 + 20 images of each of four models; 50 + 50 with a Likert scale for clinicians. The level of its tests is 0.10.
-DESIGNS = {
-    "multi-model": Design(name="multi-model", by_model=True, real=20, fake=20),
-    "clinician": Design(name="clinician", likert=True, real=50, fake=50),
-}
+        return SIDES if self.kind == "2afc" else (REAL, FAKE)
 
 
 def _problems(design: Design) -> list[str]:
@@ -94,6 +87,13 @@ def _problems(design: Design) -> list[str]:
     if not 0 < design.alpha < 1:
         wrong.append("alpha must lie between 0 and 1")
     return wrong
+
+
+# Both of arXiv 2210.03786: 20 + 20 images of each of four models; 50 + 50 with a Likert scale for clinicians. The level of its tests is 0.10.
+DESIGNS = {
+    "multi-model": Design(name="multi-model", by_model=True, real=20, fake=20),
+    "clinician": Design(name="clinician", likert=True, real=50, fake=50),
+}
 
 
 def find_design(word: str) -> Design:

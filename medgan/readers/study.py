@@ -140,8 +140,7 @@ def write_study(
         ConfigError: `out` holds something.
         DataError: Images differ in size or channels.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("--out holds something already, and a study is written once: answers belong to it", fix="name a new folder")
+    check_new(out)
     sections, truths, sizes = [], {}, set()
     pictures: dict[str, tuple[str, int]] = {}
     for place, part in enumerate(parts):
@@ -171,7 +170,7 @@ def write_study(
         channels, height, width = sizes.pop()
         study = Study(out, token(8), title, design, width, height, channels, tuple(sorted(sections, key=lambda one: one.key)))
         runs.write_json(folder / STUDY, _as_json(study))
-        key = {
+        truth = {
             "schema": SCHEMA,
             "study": study.id,
             "note": "The truth of the study: never served, not for readers.",
@@ -181,9 +180,19 @@ def write_study(
                 item: dataclasses.asdict(dataclasses.replace(truths[item], sources=tuple(checksums[item]))) for item in sorted(truths)
             },
         }
-        runs.write_json(folder / KEY, key)
+        runs.write_json(folder / KEY, truth)
         (folder / KEY).chmod(0o600)
     return study
+
+
+def check_new(out: Path) -> None:
+    """Prove that no study is written over.
+
+    Raises:
+        ConfigError: There is something at `out`.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError("--out holds something already, and a study is written once: answers belong to it", fix="name a new folder")
 
 
 @contextlib.contextmanager
@@ -220,8 +229,11 @@ def read_study(folder: Path) -> Study:
             sections=tuple(
                 Section(str(one["key"]), str(one["title"]), tuple(map(str, one["items"])), int(one["blocks"])) for one in values["sections"]
             ),
-            **{name: str(values[name]) for name in ("id", "title")},
-            **{name: int(values[name]) for name in ("width", "height", "channels")},  # type: ignore[arg-type]
+            id=str(values["id"]),
+            title=str(values["title"]),
+            width=int(values["width"]),
+            height=int(values["height"]),
+            channels=int(values["channels"]),
         )
     except (KeyError, TypeError, ValueError, MedganError):
         raise DataError(f"{STUDY} is damaged", fix="copy the study's folder again") from None

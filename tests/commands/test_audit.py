@@ -10,9 +10,10 @@ from PIL import Image
 
 from medgan import weights
 from medgan.cli import main
-from medgan.data.dataset import csv_text, image_name, open_dataset, write_dataset
+from medgan.data.dataset import image_name, open_dataset, write_dataset
 from medgan.networks.bundle import write_bundle
 from medgan.networks.stylegan2 import Discriminator, Generator
+from medgan.tables import csv_text
 from tests.metrics.patients import patients
 from tests.metrics.phantoms import waves
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from medgan import weights
 from medgan.cli import main
-from medgan.data.dataset import COLUMNS, csv_text, image_name, open_dataset, write_dataset
+from medgan.data.dataset import COLUMNS, image_name, open_dataset, write_dataset
+from medgan.tables import csv_text
 from tests.metrics.phantoms import waves
 from tests.metrics.pretrained import inception
 

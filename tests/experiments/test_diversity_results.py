@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medgan.data.dataset import csv_text
 from medgan.errors import DataError
 from medgan.experiments.diversity import DiversityConfig, design
 from medgan.experiments.diversity_results import FIGURES, drawn, results, shown, write
-from medgan.experiments.tables import latex_table
+from medgan.tables import csv_text, latex_table
 
 CONFIG = DiversityConfig(metrics=("ms_ssim", "fid"), sizes=(50.0, 100.0))
 COUNTS = {"xray/normal": 200, "fashion/trouser_1": 100}

@@ -15,7 +15,7 @@ from medgan.errors import DataError
 from medgan.experiments.ablation import Design, Experiment, arms
 from medgan.experiments.outcomes import ANEW, Summary, comparisons, outcomes, summaries
 from medgan.experiments.plan import RUNS, Plan, PlannedData, PlannedTest, plan_of
-from medgan.experiments.tables import csv_table, figure, latex_table, latex_text
+from medgan.tables import csv_table, figure, latex_table, latex_text
 
 
 def made(repeats: int = 5, *, name: str = "d", recipe: str = "", arm: str = "c") -> Plan:

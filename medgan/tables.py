@@ -1,14 +1,23 @@
-"""Tables of an experiment: CSV for machines, LaTeX for a paper."""
+"""Tables of results: CSV for machines, LaTeX for a paper."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from medgan.data.dataset import csv_text
-
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {c: "\\" + c for c in "&%$#_{}"}
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as CSV with a header and newlines of one byte."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
 
 
 def figure(value: float) -> str:
