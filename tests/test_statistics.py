@@ -17,8 +17,10 @@ from medgan.errors import DataError
 from medgan.statistics import (
     Counts,
     bootstrap,
+    clopper_pearson,
     holm,
     mean_sd,
+    paired_permutation_test,
     pearson,
     permutation_test,
     relative_improvement,
@@ -113,6 +115,30 @@ def test_five_against_five_has_252_relabelings():
     assert found.p == pytest.approx(2 / 252) == pytest.approx(smallest_p(5, 5))
     # METRICS.md section 4: six comparisons under Bonferroni are significant only without any overlap.
     assert smallest_p(5, 5) < 0.05 / 6 < 2 * smallest_p(5, 5)
+
+
+def test_four_pairs_by_hand():
+    # Differences 1, 2, 3 and -1 sum to 5; of 16 signings the sums 7, 5 and 5 are as large.
+    found = paired_permutation_test([2, 3, 4, 0], [1, 1, 1, 1])
+    assert (found.statistic, found.relabelings, found.exact, found.smallest_p) == (1.25, 16, True, 2 / 16)
+    assert found.p == pytest.approx(2 * 3 / 16)
+
+
+@pytest.mark.parametrize("n", [5, 12, 30])
+def test_pairs_agree_with_scipys_permutation_test(n):
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(0.4, 1, n), rng.normal(0, 1, n)
+    theirs = stats.permutation_test(
+        (a, b), lambda x, y, axis: (x - y).mean(axis), permutation_type="samples", vectorized=True, n_resamples=200_000, rng=rng
+    )
+    assert paired_permutation_test(a, b).p == pytest.approx(theirs.pvalue, abs=1e-12 if n < 18 else 0.01)
+
+
+def test_exact_interval_of_80_in_100():
+    # Clopper and Pearson: Beta(80, 21) and Beta(81, 20) at 2.5 and 97.5 %.
+    found = clopper_pearson(80, 100)
+    assert (found.low, found.high) == pytest.approx((stats.beta.ppf(0.025, 80, 21), stats.beta.ppf(0.975, 81, 20)))
+    assert (clopper_pearson(0, 10).low, clopper_pearson(10, 10).high) == (0, 1)
 
 
 def test_three_runs_each_can_never_be_significant():
