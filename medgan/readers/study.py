@@ -28,6 +28,7 @@ from medgan.readers.design import SIDES, Design, Part, design_from
 from medgan.readers.pictures import DITHER, evened, png
 
 STUDY, KEY, IMAGES = "study.json", "key.json", "images"
+DATABASE = "answers.sqlite"
 SCHEMA = 1
 FILE_TIME = 315_532_800
 """Modification time of every picture: 1980, the earliest that a zip can say."""
@@ -73,6 +74,11 @@ class Study:
     height: int
     channels: int
     sections: tuple[Section, ...]
+
+    @property
+    def total(self) -> int:
+        """How many items a reader judges."""
+        return sum(len(section.items) for section in self.sections)
 
     def images(self, item: str) -> tuple[str, ...]:
         """The file names of an item in images/: one, or those of both sides."""
@@ -154,7 +160,7 @@ def write_study(
             items += sorted(named)
         sections.append(Section(key, f"Part {place + 1}", tuple(items), len(part.blocks)))
     rng = np.random.default_rng(int(token(16), 16))
-    with _whole(out) as folder:
+    with whole(out) as folder:
         (folder / IMAGES).mkdir()
         checksums: dict[str, list[str]] = {}
         for name in sorted(pictures):
@@ -196,7 +202,7 @@ def check_new(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def _whole(out: Path) -> Iterator[Path]:
+def whole(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place when the block ends well, and vanishes when it does not."""
     out.parent.mkdir(parents=True, exist_ok=True)
     made = out.with_name(f".{out.name}.{secrets.token_hex(4)}{runs.PART}")
