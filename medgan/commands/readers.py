@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from medgan.config import options_from, resolve, setting, to_json
+from medgan.config import option_for, options_from, resolve, setting, to_json
 from medgan.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medgan.readers.answers import Answer
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,20 @@ class StudyConfig:
             raise ConfigError("--title is empty")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Settings of the web application."""
+
+    database: str = setting("", "sqlite:///PATH or postgresql://USER@HOST/NAME; without it STUDY/answers.sqlite")
+    host: str = setting("127.0.0.1", "address to listen on")
+    port: int = setting(8000, "port to listen on; 0 takes a free one")
+    url: str = setting("", "what readers type, where it is another address: that of a reverse proxy")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port {self.port} is not between 0 and 65535", fix="--port 8000")
+
+
 @click.group()
 def command() -> None:
     """Visual Turing tests: can clinicians tell synthetic images from real ones?
@@ -62,9 +80,10 @@ def command() -> None:
     "--fake", "words", multiple=True, required=True, metavar="NAME=PATH", help="a model's synthetic images: zip or folder; repeatable"
 )
 @click.option("--out", type=PATH, required=True, envvar="MEDGAN_OUT", help="folder of the study; must not exist, or be empty")
+@click.option("--offline", is_flag=True, help="write OUT/offline too: a folder that opens by double click, without a server")
 @click.option("--dry-run", is_flag=True, help="print design, settings and estimate of power, and stop")
 @options_from(StudyConfig)
-def make(real: Path, train: Path | None, words: tuple[str, ...], out: Path, dry_run: bool, **flags: Any) -> None:
+def make(real: Path, train: Path | None, words: tuple[str, ...], out: Path, offline: bool, dry_run: bool, **flags: Any) -> None:
     """Draw a study: pictures without a trace of their origin, and a key that stays with its owner.
 
     OUT/key.json is the truth: readers must never see it. Everything else in OUT may be shown.
@@ -117,15 +136,60 @@ def make(real: Path, train: Path | None, words: tuple[str, ...], out: Path, dry_
             "notes": notes,
         },
     )
+    if offline:
+        from medgan.readers.offline import write_offline
+
+        write_offline(study, out / "offline")
     for note in notes:
         log.warning("%s", note)
     result = {"study": study.id, "sections": len(study.sections), **told, "left_out": chosen.left_out, "notes": notes}
     click.echo(json.dumps(result | {"next": "medgan readers serve OUT"}, indent=2))
 
 
+@command.command("serve")
+@click.argument("study", type=PATH)
+@options_from(ServeConfig)
+def serve(study: Path, **flags: Any) -> None:
+    """Serve the study in the folder STUDY to readers until it is stopped; every answer is in the database at once.
+
+    Prints the address and the administrator's link, where invitations are made. The key is not opened.
+
+    Example: medgan readers serve study --port 8000
+    """
+    config = resolve(ServeConfig(), flags)
+    from medgan.readers.study import read_study
+
+    shown = read_study(study)
+    with needs_extra():
+        from medgan.readers.serve import serve as served
+        from medgan.readers.store import default_url
+
+    def started(url: str, administrator: str) -> None:
+        click.echo(json.dumps({"study": shown.id, "url": url, "administrator": administrator}))
+
+    with contextlib.suppress(KeyboardInterrupt):
+        served(shown, config.database or default_url(study), host=config.host, port=config.port, url=config.url, started=started)
+
+
+@contextlib.contextmanager
+def needs_extra() -> Iterator[None]:
+    """Say how to install what is missing of the extra `readers`.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the package {error.name} is not installed, which reader studies need", fix="pip install 'medgan[readers]'"
+        ) from None
+
+
 @command.command("score")
 @click.argument("study", type=PATH)
 @click.option("--answers", multiple=True, type=PATH, metavar="CSV", help="answers that the offline page saved; repeatable")
+@option_for(ServeConfig, "database")
 @click.option(
     "--metrics",
     "words",
@@ -134,7 +198,7 @@ def make(real: Path, train: Path | None, words: tuple[str, ...], out: Path, dry_
     help="metrics.json of a model, for FID and recall beside readers' rates; repeatable",
 )
 @click.option("--out", type=PATH, envvar="MEDGAN_OUT", help="folder for tables and figures  [default: STUDY/results]")
-def score(study: Path, answers: tuple[Path, ...], words: tuple[str, ...], out: Path | None) -> None:
+def score(study: Path, answers: tuple[Path, ...], database: str | None, words: tuple[str, ...], out: Path | None) -> None:
     """Rates of readers and models, tests and figures from all answers to the study in the folder STUDY.
 
     The positive class is real. OUT gets results.json, CSV and LaTeX tables, results.txt and figures; none of them names an image.
@@ -147,11 +211,11 @@ def score(study: Path, answers: tuple[Path, ...], words: tuple[str, ...], out: P
     from medgan.readers.results import score as scored
     from medgan.readers.study import read_key, read_study
 
-    if not answers:
-        raise ConfigError("no answers are given", fix="--answers CSV")
     shown, key = read_study(study), read_key(study)
     beside = {name: read_metrics(path, name) for name, path in _named(words, "--metrics").items()}
-    given = [answer for path in answers for answer in read_answers(path)]
+    given = [answer for path in answers for answer in read_answers(path)] + _served(database or "", study, shown.id)
+    if not (given or answers):
+        raise ConfigError("no answers are given, and the study's database has none", fix="--answers CSV, or --database URL")
     result = scored(shown, key, given, beside)
     out = out or study / "results"
     if out.is_file():
@@ -160,6 +224,17 @@ def score(study: Path, answers: tuple[Path, ...], words: tuple[str, ...], out: P
     files = write(result, out)
     click.echo(text(result), err=True)
     click.echo(json.dumps({**as_json(result), "files": files}, indent=2, allow_nan=False))
+
+
+def _served(database: str, folder: Path, study: str) -> list[Answer]:
+    """Answers that the web application saved; none where it never ran."""
+    from medgan.readers.study import DATABASE
+
+    if not database and not (folder / DATABASE).is_file():
+        return []
+    with needs_extra():
+        from medgan.readers.store import answers, default_url
+    return answers(database or default_url(folder), study)
 
 
 def _named(words: Sequence[str], flag: str) -> dict[str, Path]:

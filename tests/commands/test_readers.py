@@ -10,6 +10,7 @@ from medgan.cli import main
 from medgan.data.dataset import open_dataset
 from medgan.readers.answers import answers_csv
 from medgan.readers.design import DESIGNS
+from medgan.readers.store import Store, default_url
 from medgan.readers.study import read_key, read_study
 from tests.commands.test_audit import SIZE, dataset_of, folder_of
 from tests.metrics.patients import patients
@@ -288,3 +289,42 @@ def test_score_needs_the_key(clinicians, tmp_path):
     done = readers("score", tmp_path / "study", "--answers", clinicians / "answers.csv")
     assert done.exit_code == 66
     assert "no key.json" in done.stderr
+
+
+def test_the_folder_for_a_stick_holds_pages_and_pictures_and_no_truth(sets, tmp_path):
+    assert make(sets, tmp_path / "study", "--offline").exit_code == 0
+    stick, made = tmp_path / "study" / "offline", read_study(tmp_path / "study")
+    names = {path.relative_to(stick).as_posix() for path in stick.rglob("*") if path.is_file()}
+    pictures = {f"images/{path.name}" for path in (made.folder / "images").iterdir()}
+    assert names == pictures | {"index.html"} | {f"static/{name}" for name in ("icon.svg", "readers.css", "viewer.js", "offline.js")}
+    assert {(stick / name).stat().st_mtime for name in pictures} == {315_532_800}
+    page = (stick / "index.html").read_text()
+    key = read_key(made.folder)
+    assert not [word for one in key.values() for word in (*one.sources, f'"{one.truth}":', one.model) if word in page]
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_answers_of_the_database_and_of_a_stick_count_together(tmp_path):
+    made = study(tmp_path / "study", DESIGNS["clinician"])
+    given = answers_of(made, read_key(made.folder), {"R1": (43, 11), "R2": (22, 7)})
+    store = Store(default_url(made.folder), made.id)
+    store.invite("R1", days=1)
+    store.begin("R1", role="Radiologist", years=3)
+    for one in given:
+        if one.reader == "R1":
+            store.save(one, change=True)
+    store.close()
+    (tmp_path / "R2.csv").write_text(answers_csv([one for one in given if one.reader == "R2"]))
+    alone = readers("score", made.folder, "--out", tmp_path / "alone")
+    both = readers("score", made.folder, "--answers", tmp_path / "R2.csv", "--out", tmp_path / "both")
+    assert [row["reader"] for row in json.loads(alone.stdout)["readers"]] == ["R1"]
+    assert sorted(row["reader"] for row in json.loads(both.stdout)["readers"]) == ["R1", "R2"]
+
+
+def test_without_an_answer_there_is_no_score(tmp_path):
+    made = study(tmp_path / "study", DESIGNS["clinician"])
+    done = readers("score", made.folder)
+    assert (done.exit_code, "no answers are given" in done.stderr) == (2, True)
+    elsewhere = readers("score", made.folder, "--database", f"sqlite:///{tmp_path}/nothing.sqlite")
+    assert (elsewhere.exit_code, "names no file that exists" in elsewhere.stderr) == (66, True)
