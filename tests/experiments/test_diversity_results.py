@@ -99,7 +99,7 @@ def test_stability_by_class_and_metric():
     assert rows["xray/normal", "fid"]["stable_from"] == ""
     strict = planned(replace(CONFIG, stable=0.05))
     unstable = {(row["class"], row["metric"]): row for row in results(strict, measured()).stability}["xray/normal", "ms_ssim"]
-    assert (unstable["stable_from"], unstable["needed"]) == ("", 512)
+    assert (unstable["stable_from"], unstable["percent"], unstable["needed"]) == ("", "", 512)
 
 
 def test_tables_come_back_from_csv_and_are_escaped_for_latex(tmp_path):
