@@ -31,7 +31,7 @@ def test_a_job_told_to_make_room_saves_is_queued_again_and_goes_on(tmp_path):
         training("wrong", tmp_path, kimg=1, data="nothing"),
         listing("quick", tmp_path),
     )
-    jobs = submit([long, wrong, quick], folder=tmp_path, config=LaunchConfig(), cluster="local")
+    jobs = submit([wrong, long, quick], folder=tmp_path, config=LaunchConfig(), cluster="local")
     wait_for_state(long)
     training_process = process_of(long.folder)
     job_process = int(Path(f"/proc/{training_process}/stat").read_text().rpartition(")")[2].split()[1])
