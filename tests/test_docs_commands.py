@@ -17,13 +17,15 @@ from tests.test_docs import read
 def blocks(page: str, *, tried: bool = True) -> list[str]:
     """The commands of a page of docs, a block each.
 
-    With `tried` without those that no test can run: below a paragraph that begins with "*Not" (tried), or marked as bash, the text of a script.
+    With `tried` without those that no test can run: below a paragraph that begins with "*Not" (tried), or below a mark (see test_docs_run.py).
     """
-    found = re.findall(r"^(?:(\*Not [^\n]*)\n\n)?```(\w*)\n(.*?)^```$", read(f"docs/{page}"), re.M | re.S)
-    return [block for reason, kind, block in found if (kind == "sh" and not reason if tried else kind in ("sh", "bash", ""))]
+    found = re.findall(r"^(?:(\*Not [^\n]*|<!-- not run: [^\n]*)\n+)?```(\w*)\n(.*?)^```$", read(f"docs/{page}"), re.M | re.S)
+    return [block for reason, kind, block in found if kind in SHELL and not (tried and reason)]
 
 
+SHELL = ("sh", "bash")
 PAGES = ["../README.md", *sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))]
+HELP = ("--help", "-h", "--version")
 ENDS = {"|", "||", "&&", ";", "&", ">", ">>", "<", "("}
 
 
@@ -66,14 +68,19 @@ def group_of(program: str) -> click.Group:
     return groups[program]
 
 
-def misread(words: list[str]) -> list[str]:
-    """The words that a command line would refuse: unknown commands and options, values that are none of their choices or no numbers."""
+def misread(words: list[str], *, whole: bool = True) -> list[str]:
+    """The words that a command line would refuse: unknown commands and options, values that are none of their choices or no numbers.
+
+    Where these are none and the command line is `whole`, what click says of it.
+    """
     command: click.Command = group_of(words[0])
     rest = words[1:]
     while isinstance(command, click.Group):
-        if rest and rest[0] in ("--help", "-h", "--version"):
+        if rest and rest[0] in HELP:
             return []
         name = rest.pop(0) if rest else ""
+        if not name and not whole:
+            return []
         below = command.get_command(click.Context(command), name)
         if below is None:
             return [name]
@@ -82,7 +89,7 @@ def misread(words: list[str]) -> list[str]:
     if "--" in rest:
         # What an experiment hands on to its trainings.
         at = rest.index("--")
-        rest, wrong = rest[:at], misread(["medgan", "train", *rest[at + 1 :]])
+        rest, wrong = rest[:at], misread(["medgan", "train", *rest[at + 1 :]], whole=False)
     known = {flag: each for each in command.params if isinstance(each, click.Option) for flag in (*each.opts, *each.secondary_opts)}
     for at, word in enumerate(rest):
         value = "".join(rest[at + 1 : at + 2])
@@ -92,28 +99,62 @@ def misread(words: list[str]) -> list[str]:
         option = known.get(flag)
         if option is None:
             wrong.append(word)
-        elif not option.is_flag and not isinstance(option.type, click.Path) and option.nargs == 1:
+        elif not option.is_flag and not isinstance(option.type, click.Path) and option.nargs == 1 and (whole or value or equals):
             try:
                 option.type.convert(given if equals else value, option, None)
             except click.UsageError:
                 wrong.append(f"{flag} {value}")
-    return wrong
+    return wrong or (refused(command, rest) if whole else [])
+
+
+def refused(command: click.Command, words: list[str]) -> list[str]:
+    """What click itself says of a command line: something is missing, or too much."""
+    if not {*words} & {*HELP}:
+        try:
+            command.make_context(command.name, [*words])
+        except click.UsageError as error:
+            return [error.format_message()]
+    return []
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_are_those_of_the_program(page: str):
-    indented = re.findall(r"^ {4}(medgan .*|python -m .*)$", read(f"docs/{page}"), re.M)
-    for block in [*blocks(page, tried=False), *indented]:
+    # Names that the page itself adds.
+    own = re.findall(r'^([\w-]+) = "medgan_\w+:\w+"$', read(f"docs/{page}"), re.M)
+    for block in blocks(page, tried=False):
         for words in invocations(block):
-            assert misread(words) == [], " ".join(words)
+            assert [wrong for wrong in misread(words) if wrong.rpartition(" ")[2] not in own] == [], " ".join(words)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_stands_in_a_block_that_says_what_it_is(page: str):
+    """Elsewhere nobody would run or read it: as indented text, or in a block of no language."""
+    text = read(f"docs/{page}")
+    command = r"(?:medgan|python3?|pip|docker|apt-get|make|torchrun|dask|sudo|srun) "
+    found = [body for kind, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S) if not kind]
+    outside = re.sub(r"^```\w*\n.*?^```$", "", text, flags=re.M | re.S)
+    assert re.findall(rf"^ {{4,}}{command}.*$", outside, re.M) == []
+    assert re.findall(rf"^{command}.*$", "".join(found), re.M) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_says_of_commands_in_passing_is_known_too(page: str):
+    outside = re.sub(r"^```\w*\n.*?^```$", "", read(f"docs/{page}"), flags=re.M | re.S)
+    for span in re.findall(r"`((?:medgan|python -m plugin[.\w]*) [^`]+)`", outside):
+        # A word in capitals stands for a value, or for any command.
+        words = re.sub(r"(?<=[ =])[A-Z]+\b", "1", span)
+        for call in invocations(words):
+            assert call[1] == "1" or misread(call, whole=False) == [], span
 
 
 def test_what_a_page_could_say_wrongly_is_found():
     found = [misread(words) for words in invocations(
         "docker run --rm -v a:/input medgan:0.1.0 train --kimgs 3 && medgan train --preset none \\\n  --kimg many | tee log\n"
-        "python -m plugin.xnat registers  # --kimgs\nexport A=1; medgan nothing\nmedgan diversity run --outs a -- --kimgs 3"
+        "python -m plugin.xnat registers  # --kimgs\nexport A=1; medgan nothing\nmedgan diversity run --outs a -- --kimgs 3\n"
+        "medgan train --data a.zip --kimg 3\nmedgan report run other"
     )]  # fmt: skip
-    assert found == [["--kimgs"], ["--preset none", "--kimg many"], ["registers"], ["nothing"], ["--kimgs", "--outs"]]
+    assert found[:5] == [["--kimgs"], ["--preset none", "--kimg many"], ["registers"], ["nothing"], ["--kimgs", "--outs"]]
+    assert [words[0].splitlines()[0] for words in found[5:]] == ["Missing option '--out'.", "Got unexpected extra argument (other)"]
 
 
 def test_a_block_that_is_not_tried_says_why():
