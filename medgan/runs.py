@@ -40,8 +40,14 @@ TRACKED = "mlflow.json"
 DECODED = "decoded"
 SYNTHETIC = "synthetic"
 SNAPSHOTS = "snapshots"
+WALK = "walk"
 AUDIT = "audit"
+JOB = "job.json"
 REPORT = "report.html"
+
+METRICS_FORMAT = 1
+BUNDLE_FORMAT = 1
+"""Of metrics.json and of a bundle's metadata: raised when an older medgan would read them wrongly."""
 
 GOES_ON = (CONFIG, STATS, EVALUATIONS, PRETRAINED, BUNDLE)
 """What a run that goes on from a state takes with it: its settings, its curves and the best network so far."""
@@ -205,6 +211,12 @@ def sha256(path: Path) -> str:
 def utc_now() -> str:
     """The time in ISO 8601, UTC, to the second: `2026-01-31T12:00:00Z`."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def locked() -> dict[str, str]:
+    """The checksum of requirements.lock, which has the digest of every file that an image installs; empty where the file is not beside the code."""
+    path = Path(medgan.__file__).resolve().parent.parent / "requirements.lock"
+    return {"requirements.lock": sha256(path)} if path.is_file() else {}
 
 
 def commit() -> str:

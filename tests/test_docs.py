@@ -31,7 +31,7 @@ def test_every_dependency_has_its_reason_written_down():
     documented = {name for row in re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]+ \|$", decision, re.M) for name in row.split(", ")}
     extras = project()["optional-dependencies"]
     asked_for = project()["dependencies"] + [
-        line for extra in ("cluster", "export", "slurm", "tensorboard", "readers") for line in extras[extra]
+        line for extra in ("cluster", "export", "pdf", "slurm", "tensorboard", "readers") for line in extras[extra]
     ]
     wanted = {re.split(r"[<>=!~\[]", line)[0].strip() for line in asked_for}
     assert {name.lower() for name in documented} - {"package", "---"} == {name.lower() for name in wanted}

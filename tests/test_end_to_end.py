@@ -74,6 +74,14 @@ def test_every_resource_is_filled(job):
         "report/run.log",
         "report/status.json",
         "report/CITATION.md",
+        "report/job.json",
+        "report/figures/farthest.png",
+        "report/figures/nearest.png",
+        "report/figures/latent_walk.png",
+        "report/pack/CLAIM-2024.md",
+        "report/pack/MI-CLAIM-GEN.md",
+        "report/pack/MODEL_CARD.md",
+        "report/pack/DATASHEET.md",
         "report/figures/curves.png",
         "report/dataset/manifest.csv",
         "report/dataset/fingerprint.json",
@@ -134,6 +142,15 @@ def test_the_images_come_from_the_model(job):
         assert picture.text["synthetic"] == "true"
         assert picture.text["model"] == metadata["medgan"]["model_sha256"]
         assert np.abs(np.asarray(picture).astype(int) - sample(G, [int(row["seed"])])[0, 0]).max() <= 1
+
+
+def test_the_report_shows_the_worst_cases_and_how_to_do_it_again(job):
+    page = (job[0] / "output/report/report.html").read_text()
+    for words in ("Least like any real image", "A walk from image to image", "medgan:0.1.0-cpu train --recipe ct-liver", "--kimg 0.064"):
+        assert words in page
+    assert "real images of patients" not in page
+    audit = json.loads((job[0] / "output/metrics/audit.json").read_text())
+    assert sorted(row["image"] for row in audit["extremes"]["farthest"]) == list(range(6))
 
 
 def test_checksums_hold(job):

@@ -32,7 +32,7 @@ def command(a: Path, b: Path, metrics: str, unequal: bool) -> None:
 
 
 def _read(path: Path, which: str) -> dict[str, Any]:
-    from medgan.runs import METRICS
+    from medgan.runs import METRICS, METRICS_FORMAT
 
     if path.is_dir():
         path = path / METRICS
@@ -40,10 +40,13 @@ def _read(path: Path, which: str) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
         # Each figure is a number under its name; anything else was not written by `evaluate`.
         good = all(isinstance(entry["value"], int | float) for entry in result["metrics"].values())
+        newer = result.get("format", 0) > METRICS_FORMAT
     except FileNotFoundError:
         raise InputError(f"{which} names no file", fix="a metrics.json that `medgan evaluate` wrote") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        good = False
+        good = newer = False
+    if newer:
+        raise DataError(f"{which} has format {result['format']}, this version reads up to {METRICS_FORMAT}", fix="upgrade medgan")
     if not good:
         raise DataError(f"{which} is no evaluation", fix="a metrics.json that `medgan evaluate` wrote")
     return result

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgan.commands.generate import GenerateConfig
-from medgan.config import setting, to_json
+from medgan.config import setting, to_json, words_of
 from medgan.data import RECIPES
 from medgan.data.prepare import PrepareConfig
 from medgan.data.recipe import SPLITS
 from medgan.errors import ConfigError, InputError, PrivacyError, ResumeError
 from medgan.training.config import PRESETS, TrainConfig, preset
+from medgan.weights import NETWORKS
 
 if TYPE_CHECKING:
     from medgan.data.dataset import Dataset
@@ -34,13 +35,16 @@ CHECKED = "checked"
 
 # What must not lie in the result folders when the gate refuses: images, whatever shows them, and networks.
 RELEASED = {
-    "report": ("report.html",),
+    "report": ("report.html", "figures", "pack"),
     "synthetic": ("synthetic.zip", "seed*.png", "manifest.csv", "contact_sheet.png"),
     "model": ("bundle.zip", "MODEL_CARD.md", "SHA256SUMS"),
     "checkpoint": ("state.pt", "config.json", "bundle"),
 }
 
 STATE = "state.pt"
+
+WALKS = ("stylegan2",)
+"""Families that have styles to walk through."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +210,7 @@ def run_job(
     if config.pretrained and not check_only:
         find_network(config.pretrained, weights)
     runs.sweep(run)
+    runs.write_json(run / runs.JOB, _as_launched(config, "check" if check_only else "train", started))
     taken = not check_only and _take_over(config.resume if earlier is None else str(earlier), folders("checkpoint"), run)
     data = dataset_for(config, input, work / "dataset.zip", cache=run / runs.DECODED)
     if check_only:
@@ -216,7 +221,7 @@ def run_job(
         numbers = {"images": str(len(data)), "size": str(data.resolution), "dataset": data.identity[:12], **found.fields()}
         runs.write_json(run / runs.STATUS, {"time": runs.utc_now(), "status": CHECKED, **numbers})
         runs.write_json(run / runs.PROVENANCE, runs.provenance("check", to_json(found.config), {"dataset": data.identity}, started=started))
-        _export_report(config, run, folders)
+        _export_report(config, run, folders, pack=False)
         return JobResult(CHECKED, numbers)
     train_config = config.training(data.resolution)
     resume = "new" if config.resume == "new" else "auto"
@@ -264,12 +269,35 @@ def dataset_for(config: JobConfig, source: Path, out: Path, *, cache: Path | Non
     return open_dataset(out, cache=cache)
 
 
+def _as_launched(config: JobConfig, task: str, started: str) -> dict[str, Any]:
+    """What the report needs to say how to launch the same job again: the main settings and those that differ from the defaults, without any path."""
+    from medgan import runs
+
+    # When to stop and what to go on from make no other images; a file's name may name a patient.
+    always, never = ("recipe", "size", "preset", "seed"), ("resume", "time_budget")
+    changed = {
+        f.name: getattr(config, f.name)
+        for f in fields(config)
+        if f.name in always or (f.name not in never and getattr(config, f.name) != f.default)
+    }
+    if config.pseudonym_key:
+        changed["pseudonym_key"] = "FILE"
+    if config.pretrained and config.pretrained not in NETWORKS:
+        changed["pretrained"] = "NETWORK"
+    return runs.provenance("job", {"task": task, "words": words_of(changed, JobConfig)}, runs.locked(), started=started)
+
+
 def _generate(config: JobConfig, run: Path) -> None:
+    """The images that are given back, and a short walk between four of them for the report."""
     from medgan import runs
     from medgan.commands.generate import generate
+    from medgan.networks.bundle import read_metadata
 
-    shutil.rmtree(run / runs.SYNTHETIC, ignore_errors=True)
+    for folder in (runs.SYNTHETIC, runs.WALK):
+        shutil.rmtree(run / folder, ignore_errors=True)
     generate(config.generating(), run / runs.BUNDLE, run / runs.SYNTHETIC)
+    if read_metadata(run / runs.BUNDLE)["medgan"]["family"] in WALKS:
+        generate(replace(config.generating(), seeds="0-3", format="zip", walk=True, walk_frames=3), run / runs.BUNDLE, run / runs.WALK)
 
 
 def _audit(config: JobConfig, data: Dataset, run: Path, folders: _Folders, weights: Path | None) -> str:
@@ -404,13 +432,25 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def _export_report(config: JobConfig, run: Path, folders: _Folders) -> None:
+def _export_report(config: JobConfig, run: Path, folders: _Folders, *, pack: bool) -> None:
+    """The report and what lies beside it; `pack` adds the reporting checklists, which a data check has nothing to say to."""
     from medgan import runs
     from medgan.reports.build import build_report
 
     report = folders("report")
-    build_report(run, run / runs.REPORT, include_sheet=config.include_real_examples, figures=run / "figures", citation=run / "CITATION.md")
-    for name in (runs.REPORT, "figures", "CITATION.md", runs.PROVENANCE, runs.STATUS, runs.DATASET, runs.PLAN):
+    for name in ("figures", "pack"):
+        # What an earlier launch drew and this one does not.
+        for folder in (run, report):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    build_report(
+        run,
+        run / runs.REPORT,
+        include_real_examples=config.include_real_examples,
+        figures=run / "figures",
+        citation=run / "CITATION.md",
+        pack=run / "pack" if pack else None,
+    )
+    for name in (runs.REPORT, "figures", "pack", "CITATION.md", runs.PROVENANCE, runs.JOB, runs.STATUS, runs.DATASET, runs.PLAN):
         _copy(run / name, report / name)
 
 
@@ -438,7 +478,7 @@ def _export(config: JobConfig, run: Path, folders: _Folders, trained: Trained) -
         for name in runs.GOES_ON:
             _copy(run / name, checkpoint / name)
         _copy(run / runs.STATE, checkpoint / STATE)
-    _export_report(config, run, folders)
+    _export_report(config, run, folders, pack=True)
     _copy(run / "figures" / "curves.png", folders("metrics") / "curves.png")
     if trained.status != "partial":
         runs.write_text(checkpoint / "README.txt", "The training is complete: there is no state to resume from.\n")

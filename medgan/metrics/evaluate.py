@@ -20,6 +20,7 @@ from medgan.metrics.sweep import sweep
 from medgan.metrics.values import compare, metric_of
 from medgan.progress import Step, nothing
 from medgan.ranks import Ranks
+from medgan.runs import METRICS_FORMAT
 
 if TYPE_CHECKING:
     from medgan.metrics.path_length import Walk
@@ -201,7 +202,7 @@ class Evaluator:
                 longer than the figures themselves.
 
         Returns:
-            On rank 0 the content of metrics.json, an empty dictionary on others: `metrics` (name -> value and what belongs to it), `n_real`, `n_fake`, `real` (what set it
+            On rank 0 the content of metrics.json, an empty dictionary on others: `format`, `metrics` (name -> value and what belongs to it), `n_real`, `n_fake`, `real` (what set it
             was, by content), `extractor`, `resize`, `seed`, `warnings`, `seconds`.
 
         Raises:
@@ -258,6 +259,7 @@ class Evaluator:
         about = self.extractors.get(self.main)
         others = {n: {"sha256": e.sha256, "resize": e.resize} for n, e in self.extractors.items() if n != self.main}
         return {
+            "format": METRICS_FORMAT,
             **result,
             **({"real": self._identity} if self._identity else {}),
             **({"extractor": {"name": about.name, "sha256": about.sha256}, "resize": about.resize} if about else {}),

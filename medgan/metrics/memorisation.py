@@ -25,6 +25,8 @@ MOST_HELD_OUT = 3000
 PLANTED = 100
 SHARES = (0.001, 0.01, 0.02, 0.05)
 PAIRS = 20
+EXTREMES = 8
+"""Images of either kind that the report shows."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def audit(
         "power": _power(copies, decision, synthetic),
         "seed": seed,
     }
+    result["extremes"] = _extremes(synthetic, decision)
     result["problem"] = verdict.problem(result)
     result["statement"] = verdict.statement(result)
     result["limits"] = verdict.limits(result)
@@ -293,6 +296,22 @@ def _nearest_pairs(synthetic: _Found, decision: Decision, most: int) -> list[dic
             }
         )
     return pairs
+
+
+def _extremes(synthetic: _Found, decision: Decision) -> dict[str, Any]:
+    """Synthetic images to look at, by their numbers: those farthest from all training images by features, and those that resemble one most.
+
+    What the rules hold for a copy is not among them, because they are shown where no patient may be.
+    """
+    grey, features = synthetic.grey, synthetic.features
+    shown = ~grey.flat
+    honest = shown & ~decision.near & ~decision.suspects
+    far = [i for i in np.argsort(-features.distance, kind="stable") if shown[i] and not decision.near[i]][:EXTREMES]
+    near = [i for i in np.argsort(grey.distance, kind="stable") if honest[i]][:EXTREMES]
+    return {
+        "farthest": [{"image": int(i), "distance": round(float(features.distance[i]), 5)} for i in far],
+        "nearest": [{"image": int(i), "ncc": round(_ncc(float(grey.distance[i])), 5)} for i in near],
+    }
 
 
 class _Progress:

@@ -22,7 +22,7 @@ import medgan
 from medgan.errors import ConfigError, DataError, InputError
 from medgan.networks import NETWORKS
 from medgan.networks.card import RENEW, model_card
-from medgan.runs import save_tensors, sha256, write_json, write_text
+from medgan.runs import BUNDLE_FORMAT, save_tensors, sha256, write_json, write_text
 
 METADATA = "configs/metadata.json"
 INFERENCE = "configs/inference.json"
@@ -31,7 +31,7 @@ CARD = "docs/README.md"
 SUMS = "SHA256SUMS"
 MODEL = "models/model.pt"
 DISCRIMINATOR = "models/discriminator.pt"
-FORMAT = 1
+FORMAT = BUNDLE_FORMAT
 MOST_BYTES = 2 * 2**30
 COMMAND = ("GenerateConfig", "generate")
 AGAIN = "take the bundle from its run again"

@@ -226,5 +226,5 @@ def _fid(results: Results) -> Figure | None:
     alt = f"Line chart of {name} over training: {fid_text(followed[0][1])} at {amount(followed[0][0])} kimg"
     alt += f", {fid_text(followed[-1][1])} at {amount(followed[-1][0])} kimg"
     alt += f"; the chosen network is the one at {amount(chosen[0])} kimg with {fid_text(chosen[1])}." if chosen else "."
-    caption = "Distance between synthetic and real images. The network with the lowest value is kept."
+    caption = "Distance between synthetic and real images, each time by the same number of them. The mark is the network that was kept."
     return Figure(name="fid", title="FID during training", alt=alt, caption=caption, draw=draw)

@@ -44,7 +44,10 @@ class DatasetFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Everything the report shows, before any sentence is made of it."""
+    """Everything the report shows, before any sentence is made of it.
+
+    `source` is where the first weights came from: empty for a network that began with random ones.
+    """
 
     config: dict[str, Any]
     provenance: dict[str, dict[str, Any]]
@@ -58,8 +61,11 @@ class Results:
     dataset: DatasetFacts | None
     model: dict[str, Any]
     samples: list[dict[str, str]]
+    source: dict[str, Any]
     dataset_sheet: Path | None
     synthetic_sheet: Path | None
+    synthetic_images: Path | None
+    walk_strip: Path | None
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -161,13 +167,15 @@ def read_results(run: Path) -> Results:
 
     config = wanted(runs.CONFIG, "the settings of training")
     provenance = {"train": wanted(runs.PROVENANCE, "versions, seed and checksums of training")}
-    for stage, name in (("prepare", f"{runs.DATASET}/run.json"), ("generate", f"{runs.SYNTHETIC}/run.json")):
+    for stage, name in (("prepare", f"{runs.DATASET}/run.json"), ("generate", f"{runs.SYNTHETIC}/run.json"), ("job", runs.JOB)):
         provenance[stage] = _read_json(run / name, name, "", [])
     stats = _last_branch(_read_lines(run / runs.STATS, runs.STATS, "training curves", missing))
     evaluations = _last_branch(_read_lines(run / runs.EVALUATIONS, runs.EVALUATIONS, "FID during training", missing))
-    metrics = wanted(runs.METRICS, "the final evaluation")
-    metadata = wanted(f"{runs.BUNDLE}/configs/metadata.json", "the trained generator (MONAI bundle)")
-    model = metadata.get("medgan")
+    metrics = _of_this_age(wanted(runs.METRICS, "the final evaluation"), runs.METRICS_FORMAT, runs.METRICS, missing)
+    metadata_name = f"{runs.BUNDLE}/configs/metadata.json"
+    metadata = wanted(metadata_name, "the trained generator (MONAI bundle)")
+    model = _of_this_age(metadata.get("medgan"), runs.BUNDLE_FORMAT, metadata_name, missing)
+    source = model.get("source") or _read_json(run / runs.PRETRAINED, runs.PRETRAINED, "", [])
     samples_name = f"{runs.SYNTHETIC}/manifest.csv"
     samples = _read_csv(run / samples_name, samples_name, "the list of synthetic images", missing)
     dataset = _read_dataset(run / runs.DATASET, missing)
@@ -182,10 +190,13 @@ def read_results(run: Path) -> Results:
         inspection=_read_json(run / runs.DATASET / runs.INSPECTION, runs.INSPECTION, "", []),
         plan=_read_json(run / runs.PLAN, runs.PLAN, "", []),
         dataset=dataset,
-        model=dict(model) if isinstance(model, Mapping) else {},
+        model=model,
         samples=samples,
+        source=dict(source) if isinstance(source, Mapping) else {},
         dataset_sheet=_existing(run / runs.DATASET / "qc_sheet.png"),
         synthetic_sheet=_existing(run / runs.SYNTHETIC / "contact_sheet.png") or _last_snapshot(run),
+        synthetic_images=_existing(run / runs.SYNTHETIC / "synthetic.zip") or _loose(run / runs.SYNTHETIC),
+        walk_strip=_existing(run / runs.WALK / "walk_strip.png"),
         missing=missing,
     )
     if results.checked:
@@ -207,6 +218,17 @@ def _read_json(path: Path, name: str, what: str, missing: list[str]) -> dict[str
         missing.append(f"{name} (cannot be read): {what}")
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _of_this_age(found: Any, known: int, name: str, missing: list[str]) -> dict[str, Any]:
+    """What a file says, unless a later medgan wrote it in a form this one does not know: a wrong reading would be worse than none."""
+    if not isinstance(found, Mapping):
+        return {}
+    written = number(found.get("format")) or 0
+    if written > known:
+        missing.append(f"{name} (of a newer medgan: format {written:g}, this one reads up to {known}): upgrade medgan to read it")
+        return {}
+    return dict(found)
 
 
 def _read_lines(path: Path, name: str, what: str, missing: list[str]) -> list[dict[str, Any]]:
@@ -309,6 +331,11 @@ def _mean(value: Any) -> Any:
 
 def _existing(path: Path) -> Path | None:
     return path if path.is_file() else None
+
+
+def _loose(folder: Path) -> Path | None:
+    """A folder of single images, where there is no zip of them."""
+    return folder if any(folder.glob("seed*.png")) else None
 
 
 def _last_snapshot(run: Path) -> Path | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from medgan.reports.results import FID_NAMES, DatasetFacts, Results, metric_value, number
 
@@ -12,7 +14,11 @@ FEW_PATIENTS = 30
 # Fewer images than Inception's 2048 features leave the covariance singular; FID is then mostly bias, which grows like 1/N.
 FEW_FOR_FID = 2048
 
+# Half as varied, or twice: beyond this somebody should look. The training's own alarm asks for less (W_DIVERSITY).
+LEAST_VARIETY = 0.5
+
 STATES = {"good": "Good", "look": "Look closer", "bad": "Problem", "missing": "Missing"}
+SIGNS = {"good": "●", "look": "▲", "bad": "■", "missing": "○"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,11 @@ class Check:
         """The outcome in a word, so that nothing hangs on a colour."""
         return STATES[self.state]
 
+    @property
+    def sign(self) -> str:
+        """The same as a shape, for a glance and for print without colour."""
+        return SIGNS[self.state]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -42,11 +53,21 @@ def verdict(results: Results) -> Verdict:
     """Judge a run by what its folder holds."""
     if results.checked:
         return _of_the_data(results)
-    checks = [_data(results.dataset), _training(results), _completeness(results), _fid_course(results), _final_fid(results)]
+    checks = [
+        _data(results.dataset),
+        _training(results),
+        _completeness(results),
+        _fid_course(results),
+        _final_fid(results),
+        _variety(results),
+        _privacy(results.audit),
+    ]
     states = {check.state for check in checks}
     trained = bool(results.stats or results.model)
     if not trained:
         title = "No training yet"
+    elif checks[-1].state == "bad":
+        title = "Not to be given out"
     elif "bad" in states:
         title = "Something went wrong"
     elif checks[2].state != "good":
@@ -83,6 +104,12 @@ def amount(value: float, digits: int = 4) -> str:
         return f"{value:,.0f}"
     text = f"{value:.{digits}g}"
     return f"{float(text):,}" if "e" not in text else text
+
+
+def word(value: Any) -> str:
+    """A number as `amount` writes it, anything else as its own text."""
+    found = number(value)
+    return amount(found) if found is not None else str(value)
 
 
 def fid_text(value: float) -> str:
@@ -222,3 +249,42 @@ def _final_fid(results: Results) -> Check:
             ),
         )
     return Check(name=name, state="good", text=f"{text} Compare it only with figures that rest on the same numbers of images.")
+
+
+def _variety(results: Results) -> Check:
+    """Whether images are as varied as the real ones, by the samples that the training's watch looked at last."""
+    name = "Variety"
+    distance, nearest = results.trace("Diversity/distance"), results.trace("Diversity/nearest")
+    if not distance or not nearest:
+        return Check(name=name, state="missing", text="Nobody has compared how varied synthetic and real images are.")
+    (kimg, far), (_, near) = distance[-1], nearest[-1]
+    text = f"At {amount(kimg)} kimg samples lay {amount(far, 2)} times as far apart as real images, and {amount(near, 2)} times as far from their nearest other"
+    collapsed = any(code == "W_DIVERSITY" for _, code, _ in results.alarms)
+    if collapsed or min(far, near) < LEAST_VARIETY:
+        return Check(name=name, state="look", text=f"{text}: images repeat one another. Look at the sheet below.")
+    if max(far, near) > 1 / LEAST_VARIETY:
+        return Check(
+            name=name, state="look", text=f"{text}: they differ more than real images do, as noise and unfinished networks make them."
+        )
+    return Check(name=name, state="good", text=f"{text}. 1 is as varied as the real ones.")
+
+
+def _privacy(audit: Mapping[str, Any]) -> Check:
+    name, outcome = "Privacy", audit.get("verdict")
+    if not audit:
+        return Check(name=name, state="missing", text="Nobody has looked for copies of training images among the synthetic ones.")
+    looked_at = number(audit.get("n_fake"))
+    among = f" among {count(looked_at, 'synthetic image')}" if looked_at is not None else ""
+    if outcome == "refused":
+        text = (
+            f"The audit refuses these images: it found copies of training images{among}. Neither they nor the generator may be given out."
+        )
+        return Check(name=name, state="bad", text=text)
+    if outcome == "passed":
+        return Check(
+            name=name, state="good", text=f"The audit found no copy of a training image{among}, at a threshold set by other patients."
+        )
+    if outcome == "not calibrated":
+        text = f"No near copy was found{among}, but at a fixed threshold: too few patients to know what is normal between patients."
+        return Check(name=name, state="look", text=text)
+    return Check(name=name, state="missing", text="The audit's file does not say how it ended.")

@@ -38,3 +38,10 @@ def test_a_file_that_is_no_evaluation_is_named_by_its_place(tmp_path, content, c
     assert done.stderr.splitlines()[-1].startswith("ERROR E_")
     assert " A " in done.stderr
     assert "SMITH" not in done.stderr
+
+
+def test_an_evaluation_of_a_newer_medgan_is_not_misread(tmp_path):
+    done = compare(tmp_path, evaluation(), evaluation() | {"format": 2})
+    assert done.exit_code == 65
+    assert done.stderr.splitlines()[-1] == "ERROR E_DATA B has format 2, this version reads up to 1; fix: upgrade medgan"
+    assert compare(tmp_path, evaluation(), evaluation() | {"format": 1}).exit_code == 0

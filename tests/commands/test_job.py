@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from medgan import runs, weights
-from medgan.commands.job import RELEASED, JobConfig, _audit, _Folders
+from medgan.commands.job import RELEASED, JobConfig, _as_launched, _audit, _Folders
 from medgan.data.dataset import open_dataset
 from medgan.errors import ConfigError, PrivacyError
 from tests.metrics.patients import patients
@@ -118,3 +118,26 @@ def test_there_are_three_ways(tmp_path):
     (tmp_path / "settings.json").write_text('{"privacy": "maybe"}')
     with pytest.raises(ConfigError, match="not one of gate, report, off"):
         read_settings(tmp_path / "settings.json", JobConfig)
+
+
+def test_a_job_says_how_it_was_launched_without_a_path():
+    config = JobConfig(
+        window=(50.0, 350.0),
+        mirror="no",
+        loose=True,
+        pseudonym_key="/data/doe.key",
+        pretrained="/nets/doe.pkl",
+        time_budget="2h",
+        resume="new",
+    )
+    said = _as_launched(config, "train", "2026-01-31T12:00:00Z")
+    words = "--recipe ct-liver --window 50.0 350.0 --size 256 --pseudonym-key FILE --preset standard --pretrained NETWORK --mirror no --loose --seed 0"
+    assert said["settings"] == {"task": "train", "words": words.split()}
+    assert "doe" not in json.dumps(said)
+    assert _as_launched(JobConfig(pretrained="ffhq-256"), "check", "")["settings"]["words"][-4:] == [
+        "--pretrained",
+        "ffhq-256",
+        "--seed",
+        "0",
+    ]
+    assert len(said["inputs"]["requirements.lock"]) == 64

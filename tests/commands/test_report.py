@@ -28,12 +28,20 @@ def test_it_writes_into_the_run_folder_and_answers_in_json(tmp_path):
     assert (run / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
-def test_out_figures_and_no_sheet(tmp_path):
+def test_real_examples_are_shown_when_asked_for(tmp_path):
     run = make_run(tmp_path / "run")
-    words = [str(run), "--out", str(tmp_path / "a" / "r.html"), "--figures", str(tmp_path / "f"), "--no-sheet"]
+    done = CliRunner().invoke(command, [str(run), "--include-real-examples"])
+    assert done.exit_code == 0, done.output
+    assert "real images of patients" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_out_figures_and_pack(tmp_path):
+    run = make_run(tmp_path / "run")
+    words = [str(run), "--out", str(tmp_path / "a" / "r.html"), "--figures", str(tmp_path / "f"), "--pack", str(tmp_path / "p")]
     done = CliRunner().invoke(command, words)
     assert done.exit_code == 0, done.output
-    assert "left out of this file on request" in (tmp_path / "a" / "r.html").read_text(encoding="utf-8")
+    assert "real images of patients" not in (tmp_path / "a" / "r.html").read_text(encoding="utf-8")
+    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["CLAIM-2024.md", "DATASHEET.md", "MI-CLAIM-GEN.md", "MODEL_CARD.md"]
     assert (tmp_path / "f" / "curves.png").exists()
     assert not (run / "report.html").exists()
 

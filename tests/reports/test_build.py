@@ -6,7 +6,9 @@ import base64
 import csv
 import io
 import itertools
+import json
 import re
+import zipfile
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,9 +17,9 @@ from PIL import Image
 
 from medgan.data.prepare import PrepareConfig
 from medgan.errors import OutputError
-from medgan.reports.build import build_report, render
+from medgan.reports.build import Drawn, build_report, render
 from medgan.reports.results import read_results
-from tests.reports.folder import EXTRACTOR, FIDS, IDENTITY, evaluation, lines, make_run, provenance, sheet, ticks, write
+from tests.reports.folder import EXTRACTOR, FIDS, IDENTITY, evaluation, lines, make_run, png, provenance, sheet, ticks, write
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 HOSTILE = '<script>alert("x")</script> & </td>"\''
@@ -63,7 +65,7 @@ def page(path) -> Page:
 
 def quick(run, **options) -> Page:
     """The report without its curves, whose drawing takes a second."""
-    return parse(render(read_results(run), [], **options))
+    return parse(render(read_results(run), Drawn(curves=[], worst=[], walk=None), **options))
 
 
 def parse(html: str) -> Page:
@@ -81,7 +83,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(run, tmp_path_factory):
-    return build_report(run, tmp_path_factory.mktemp("out") / "report.html")
+    return build_report(run, tmp_path_factory.mktemp("out") / "report.html", include_real_examples=True)
 
 
 def test_nothing_is_loaded_from_anywhere(report):
@@ -157,7 +159,19 @@ def test_every_number_is_the_folders(report):
         "64 images are stored",
         "truncation psi 0.7",
         "2 kimg were trained, that is 2,000 images shown",
-        "The network kept is the one after 1.5 kimg",
+        "The network kept is the one after 1.5 kimg. Its fid50k_full, 212.47, is the lowest of 4 measured during training.",
+        "Distance of samples 0.9 of 64 samples at 2 kimg, relative to as many real images",
+        "Distance to the nearest sample 0.8",
+        "W_DATASET 2 patients: below 30",
+        "docker run --rm --network none --user $(id -u):$(id -g) --gpus all -v SCANS:/input:ro -v RESULTS:/output -v SCRATCH:/work "
+        "medgan:0.1.0 train --recipe ct-liver --size 64 --preset standard --seed 7 --mask-name 'left lobe'",
+        "requirements.lock " + "1c" * 32,
+        "medgan, the code Apache-2.0.",
+        "inception-2015-12-05, which measured Apache-2.0 (Google).",
+        "They were truncated (psi 0.7)",
+        "2 patients cannot stand for a population",
+        "Grey values outside the window were cut off",
+        "Each image stands alone.",
         "1.5 (kept)",
         "torch 2.13.0",
         "seed 7",
@@ -189,14 +203,14 @@ def test_both_sheets_are_the_stored_pictures(run, report):
 
 
 def test_equal_folders_give_equal_bytes(run, report, tmp_path):
-    again = build_report(make_run(tmp_path / "copy"), tmp_path / "again.html")
+    again = build_report(make_run(tmp_path / "copy"), tmp_path / "again.html", include_real_examples=True)
     assert again.read_bytes() == report.read_bytes()
 
 
-def test_real_images_stay_out_when_asked(run):
-    parsed = quick(run, include_sheet=False)
+def test_real_images_stay_out_unless_asked_for(run):
+    parsed = quick(run)
     assert not [image for image in parsed.all("img") if "real training images" in image["alt"]]
-    assert "left out of this file on request" in parsed.text
+    assert "The sheet of training images is not in this file" in parsed.text
 
 
 def test_strings_of_the_run_are_text_never_markup(tmp_path):
@@ -216,6 +230,38 @@ def test_strings_of_the_run_are_text_never_markup(tmp_path):
     assert not {"script", "b", "i", "u", "s"} & tags
     assert all(image["src"].startswith("data:") for image in parsed.all("img"))
     assert 'alert("x")' in parsed.text
+
+
+@pytest.mark.parametrize(
+    ("job", "start"),
+    [
+        ({"settings": {"task": "train", "words": ["--seed", "3"]}, "versions": {"torch": "2.13.0+cpu"}}, "docker run --rm --network none --user $(id -u):$(id -g) -v"),
+        ({"settings": {"task": "train", "words": ["--pretrained", "ffhq-256"]}}, "-v WEIGHTS:/weights:ro medgan:"),
+        ({"settings": {"words": ["--masks", "/data/QUELLWERT"]}}, ""),
+        ({"settings": {"words": 3}}, ""),
+        ({"settings": []}, ""),
+    ],
+)  # fmt: skip
+def test_the_line_for_a_container_has_its_words_and_no_path(tmp_path, job, start):
+    run = make_run(tmp_path / "run")
+    write(run / "job.json", job)
+    text = quick(run).text
+    assert start in text
+    assert ("docker run" in text) == bool(start)
+    assert "QUELLWERT" not in text
+
+
+def test_networks_that_were_begun_with_bring_their_licence(tmp_path):
+    run = make_run(tmp_path / "run")
+    licence = "NVIDIA Source Code Licence: research and evaluation only"
+    write(run / "pretrained.json", {"kind": "stylegan2-ada-pytorch", "sha256": "ab" * 32, "licence": licence})
+    text = quick(run).text
+    assert (
+        f"The first weights (stylegan2-ada-pytorch, SHA-256 {'ab' * 6}) {licence}; what was trained from them is bound by it too." in text
+    )
+    assert "arXiv:1812.04948" in text
+    (run / "pretrained.json").unlink()
+    assert "arXiv:1812.04948" not in quick(run).text
 
 
 def test_paths_in_settings_are_masked(tmp_path):
@@ -259,6 +305,7 @@ def test_a_recipe_for_every_slice_is_not_repeated_with_a_label(tmp_path):
 @pytest.mark.parametrize(
     ("absent", "words"),
     [
+        ("walk/walk_strip.png", "The folder holds no walk between images."),
         ("metrics.json", "metrics.json: the final evaluation"),
         ("metrics.jsonl", "metrics.jsonl: FID during training"),
         ("stats.jsonl", "stats.jsonl: training curves"),
@@ -276,6 +323,23 @@ def test_a_missing_part_is_named(tmp_path, absent, words):
     run = make_run(tmp_path / "run")
     (run / absent).unlink()
     assert words in quick(run).text
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "gone"),
+    [
+        ("metrics.json", "metrics.json (of a newer medgan: format 2, this one reads up to 1): upgrade medgan to read it", "208.55"),
+        ("bundle/configs/metadata.json", "metadata.json (of a newer medgan: format 2, this one reads up to 1)", "d7" * 32),
+    ],
+)
+def test_a_file_of_a_newer_medgan_is_named_and_not_read(tmp_path, name, words, gone):
+    run = make_run(tmp_path / "run")
+    stored = json.loads((run / name).read_text())
+    for form, shown in ((1, True), (2, False)):
+        stored.get("medgan", stored)["format"] = form
+        write(run / name, stored)
+        text = quick(run).text
+        assert (gone in text, words in text) == (shown, not shown)
 
 
 @pytest.mark.parametrize("only", ["config.json", "stats.jsonl", "metrics.jsonl", "metrics.json", "dataset", "synthetic", "bundle"])
@@ -310,7 +374,11 @@ def test_large_noisy_sheets_stay_below_five_megabytes(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (2048, 2048, 3), dtype=np.uint8)
     for name in ("dataset/qc_sheet.png", "synthetic/contact_sheet.png"):
         Image.fromarray(noise).save(run / name, compress_level=0)
-    path = build_report(run, tmp_path / "report.html")
+    Image.fromarray(np.tile(noise[:512, :512], (1, 12, 1))).save(run / "walk/walk_strip.png")
+    with zipfile.ZipFile(run / "synthetic/synthetic.zip", "w") as archive:
+        for n in range(64):
+            archive.writestr(f"{n:08d}.png", png(Image.fromarray(noise[8 * n : 8 * n + 256, :256])))
+    path = build_report(run, tmp_path / "report.html", include_real_examples=True)
     assert path.stat().st_size < 5_000_000
     assert "full size: dataset/qc_sheet.png" in page(path).text
 
@@ -361,8 +429,12 @@ def test_figures_and_citation_are_written_beside_it_when_asked(run, tmp_path):
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
         "ada_p.png",
         "curves.png",
+        "diversity.png",
+        "farthest.png",
         "fid.png",
+        "latent_walk.png",
         "losses.png",
+        "nearest.png",
         "scores.png",
     ]
     assert "arXiv:2210.03786" in (tmp_path / "CITATION.md").read_text(encoding="utf-8")
@@ -376,6 +448,9 @@ def test_a_target_that_cannot_be_written_is_the_users_problem(run, tmp_path):
         build_report(run, tmp_path)
     with pytest.raises(OutputError, match="folder of the figures"):
         build_report(run, tmp_path / "report.html", figures=tmp_path / "file")
+    with pytest.raises(OutputError, match="folder of the reporting pack"):
+        build_report(run, tmp_path / "report.html", pack=tmp_path / "file")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_no_scan_key_reaches_the_report(run, report):

@@ -2,10 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from medgan.reports.build import build_report
 from medgan.reports.companions import companions, difference_text, interval_text
 from medgan.reports.results import read_results
-from tests.reports.folder import evaluation, make_run, write
+from tests.reports.folder import evaluation, html, make_run, write
 
 FLOOR = {"value": 61.5, "range": [58.0, 64.25], "synthetic": 246.0, "n": 46, "by": "patient", "halvings": 4}
 INFINITY = {
@@ -79,9 +78,9 @@ def test_an_interval_in_words():
 def test_the_report_shows_them(tmp_path):
     run = make_run(tmp_path / "run")
     write(run / "metrics.json", with_companions())
-    html = build_report(run, tmp_path / "report.html").read_text(encoding="utf-8")
+    page = html(run)
     for text in ("How to read the FID", "Real against real (the floor)", "61.50", "180.25", "95 % interval 190.00 to 227.10", "46 / 46"):
-        assert text in html
+        assert text in page
 
 
 def test_a_difference_is_shown_where_it_has_an_interval():

@@ -60,8 +60,9 @@ def test_equal_numbers_give_equal_bytes_whatever_the_users_settings(drawn):
 
 
 def test_the_sheet_holds_all_figures_two_in_a_row(drawn):
+    assert len(drawn) == 5
     with Image.open(io.BytesIO(sheet(drawn))) as image:
-        assert image.size == (2 * round(SIZE_INCHES[0] * DOTS_PER_INCH), 2 * round(SIZE_INCHES[1] * DOTS_PER_INCH))
+        assert image.size == (2 * round(SIZE_INCHES[0] * DOTS_PER_INCH), 3 * round(SIZE_INCHES[1] * DOTS_PER_INCH))
 
 
 def test_a_run_without_augmentation_has_no_figure_of_it(tmp_path):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgan.reports.build import build_report
 from medgan.reports.results import read_results
 from medgan.reports.verdict import amount, verdict
 from medgan.training.statistics import Collector
-from tests.reports.folder import evaluation, lines, make_run, manifest_rows, table, ticks, write
+from tests.reports.folder import evaluation, html, lines, make_run, manifest_rows, table, ticks, write
 
 
 def states(run):
@@ -36,7 +35,7 @@ def test_the_small_run_is_complete_with_remarks(tmp_path):
         "A generator was trained on 92 images of 2 patients with 2,000 images shown; its synthetic images have an FID of 208.55, "
         "a smoke figure, because too few images stand behind it."
     )
-    assert list(states(run).values()) == ["look", "good", "good", "good", "look"]
+    assert list(states(run).values()) == ["look", "good", "good", "good", "look", "good", "good"]
     assert text(run, "FID during training") == (
         "It fell from 412.31 at 0.5 kimg to 212.47 at 1.5 kimg and was 230.99 at the end, and the network of the lowest value was kept."
     )
@@ -105,9 +104,39 @@ def test_an_alarm_of_the_training_is_a_remark_and_a_warning(tmp_path):
     assert "raised an alarm: W_DIVERSITY, W_OVERFIT." in text(run, "Training")
     results = read_results(run)
     assert results.alarms[0] == (1.0, "W_DIVERSITY", "samples are <too> alike")
-    page = build_report(run, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<code>W_DIVERSITY</code> From 1 kimg on: samples are &lt;too&gt; alike." in page
-    assert page.count("<code>W_OVERFIT</code> From 1.75 kimg on: it knows the former.") == 1
+    page = html(run)
+    assert "<code>W_DIVERSITY</code></th><td>From 1 kimg on: samples are &lt;too&gt; alike." in page
+    assert page.count("<code>W_OVERFIT</code></th><td>From 1.75 kimg on: it knows the former.") == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "title"),
+    [
+        ("passed", "good", "Complete, with remarks"),
+        ("not calibrated", "look", "Complete, with remarks"),
+        ("refused", "bad", "Not to be given out"),
+        (None, "missing", "Trained, results incomplete"),
+        (3, "missing", "Trained, results incomplete"),
+    ],
+)
+def test_the_light_of_the_privacy_audit_is_its_verdict(tmp_path, outcome, state, title):
+    run = make_run(tmp_path)
+    if outcome is None:
+        (run / "audit/audit.json").unlink()
+    else:
+        write(run / "audit/audit.json", {"verdict": outcome, "n_fake": 64})
+    assert (states(run)["Privacy"], verdict(read_results(run)).title) == (state, title)
+
+
+@pytest.mark.parametrize(
+    ("far", "near", "state"), [(0.5, 1.0, "good"), (0.49, 1.0, "look"), (1.0, 0.49, "look"), (2.0, 0.5, "good"), (2.01, 1.0, "look")]
+)
+def test_the_light_of_variety_is_half_to_twice_that_of_real_images(tmp_path, far, near, state):
+    run = make_run(tmp_path)
+    lines(run / "stats.jsonl", [row | {"Diversity/distance": far, "Diversity/nearest": near} for row in ticks()])
+    assert states(run)["Variety"] == state
+    lines(run / "stats.jsonl", ticks())
+    assert states(run)["Variety"] == "missing"
 
 
 @pytest.mark.parametrize(
