@@ -31,16 +31,18 @@ class StudyConfig:
     design: str = setting("multi-model", "multi-model, clinician, or a JSON file")
     title: str = setting("Which images are real?", "what readers see above the study; must not name a model")
     readers: int = setting(5, "readers planned, for the estimate of power", label="Readers planned")
-    dither: float = setting(
-        1.5, "noise of so many grey levels on all images, so that gaps of histograms do not tell which are real; 0 adds none"
+    dither: str = setting(
+        "auto",
+        "noise of so many grey levels on all images, so that gaps of histograms do not tell which are real; auto: 1.5, more where a narrow window left gaps; 0: none",
+        metavar="LEVELS",
     )
     seed: int = setting(0, "draws which images are shown; ids and noise are never drawn from it")
 
     def __post_init__(self) -> None:
         if self.readers < 1:
             raise ConfigError(f"--readers {self.readers} is less than 1", fix="--readers 5")
-        if not 0 <= self.dither <= 16:
-            raise ConfigError(f"--dither {self.dither:g} is not between 0 and 16 grey levels", fix="--dither 1.5")
+        if self.dither != "auto" and not (re.fullmatch(r"\d{1,2}(\.\d*)?", self.dither) and float(self.dither) <= 16):
+            raise ConfigError(f"--dither {self.dither} is not between 0 and 16 grey levels", fix="--dither auto, or 1.5")
         if not self.title.strip():
             raise ConfigError("--title is empty")
 
@@ -110,6 +112,7 @@ def make(real: Path, train: Path | None, words: tuple[str, ...], out: Path, offl
     from medgan.commands.study_images import choose, open_sets
     from medgan.progress import bar
     from medgan.readers.design import draw
+    from medgan.readers.pictures import needed_dither
     from medgan.readers.study import check_new, write_study
 
     started = runs.utc_now()
@@ -119,7 +122,12 @@ def make(real: Path, train: Path | None, words: tuple[str, ...], out: Path, offl
     rng = np.random.default_rng(config.seed)
     with bar("near-copies") as step:
         chosen = choose(sets, real_count, counts, rng, step)
-    notes = [*sets.notes, f"Near-copies left out: {chosen.rule}."]
+    dither = (
+        needed_dither(image for number in chosen.real for image in sets.real.images([number]))
+        if config.dither == "auto"
+        else float(config.dither)
+    )
+    notes = [*sets.notes, f"Near-copies left out: {chosen.rule}.", f"Noise on all images: {dither:.3g} grey levels."]
     inputs = {
         name: runs.sha256(one.path) for name, one in {"real": sets.real, "train": sets.train, **sets.fakes}.items() if one.path.is_file()
     }
@@ -129,7 +137,7 @@ def make(real: Path, train: Path | None, words: tuple[str, ...], out: Path, offl
         design=design,
         parts=draw(design, chosen.real, chosen.fakes, rng),
         pixels=lambda model, number: (sets.fakes[model] if model else sets.real).images([number])[0],
-        dither=config.dither,
+        dither=dither,
         notes={
             "made": runs.provenance("readers make", to_json(config) | {"design": design.name}, inputs, started=started),
             "left_out": chosen.left_out,

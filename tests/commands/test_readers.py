@@ -157,6 +157,7 @@ def test_power_is_printed_before_anything_is_read(sets, tmp_path):
         (["--fake", "real=FEW"], 2, "'real' means something else"),
         (["--design", "clinic"], 2, "neither multi-model nor clinician"),
         (["--dither", "99"], 2, "--dither 99"),
+        (["--dither", "much"], 2, "--dither much"),
         (["--readers", "0"], 2, "--readers 0"),
     ],
 )

@@ -9,7 +9,7 @@ from PIL import Image
 from medgan.errors import ConfigError, DataError, InputError
 from medgan.readers.answers import Answer, answers_csv, read_answers
 from medgan.readers.design import DESIGNS, Design
-from medgan.readers.pictures import evened, png
+from medgan.readers.pictures import evened, needed_dither, png
 from medgan.readers.study import read_key, read_study
 from tests.readers.studies import picture, study
 
@@ -98,6 +98,17 @@ def test_evening_clips_the_ends_and_moves_the_rest_by_a_level_or_two():
     assert out[0, :, :7].mean() == pytest.approx(6, abs=0.1)
     assert out[0, :, 249:].mean() == pytest.approx(249, abs=0.1)
     assert np.array_equal(evened(ramp, np.random.default_rng(0), dither=0), ramp)
+
+
+def test_noise_grows_with_the_gaps_that_a_narrow_window_leaves():
+    hu = np.random.default_rng(0).integers(-36, 37, (1, 256, 256))
+    # Each of 80 HU has its grey: a period of 255 / 80 = 3.19, of which 0.8.
+    narrow = np.round(255 * (hu / 80 + 0.5)).astype(np.uint8)
+    assert needed_dither([narrow]) == pytest.approx(0.8 * 255 / 80, rel=0.02)
+    assert needed_dither([np.arange(256, dtype=np.uint8).reshape(1, 16, 16)]) == 1.5
+    # The median of the images counts: one odd image changes nothing.
+    assert needed_dither([narrow, narrow, np.zeros((1, 8, 8), np.uint8)]) == needed_dither([narrow])
+    assert needed_dither([np.array([[[0, 255]]], np.uint8)]) == 16
 
 
 def test_grey_colours_stay_grey():
