@@ -44,16 +44,27 @@ def serve(study: Study, database: str, *, host: str, port: int, url: str, starte
         store = Store(database, study.id)
         try:
             app = make_app(study, store, url=site, admin_token=token)
-            started(site, f"{site}/admin/i/{token}")
             # No access log: addresses of invitations are secrets, and those of machines are people's.
             config = uvicorn.Config(
                 app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=5
             )
-            uvicorn.Server(config).run(sockets=[listening])
+            _Server(config, lambda: started(site, f"{site}/admin/i/{token}")).run(sockets=[listening])
         finally:
             store.close()
     finally:
         listening.close()
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers, and signals end it: not before, or a Ctrl-C right after the word could be lost where the shell ignores them."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.say = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.say()
 
 
 def is_loopback(host: str) -> bool:

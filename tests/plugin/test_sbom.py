@@ -49,7 +49,8 @@ def test_it_knows_the_licences(written: str):
     assert python["click"]["licenses"] == [{"expression": "BSD-3-Clause"}]
     assert python["monai"]["licenses"] == [{"license": {"name": "Apache License 2.0"}}]
     assert python["contourpy"]["licenses"] == [{"license": {"name": "BSD License"}}]  # its metadata has the text instead of a name
-    assert [name for name, c in python.items() if not c.get("licenses")] == []
+    # Of the dev extra alone; its licence (MIT) is a file, and no field of its metadata names it.
+    assert {name for name, c in python.items() if not c.get("licenses")} <= {"axe-playwright-python"}
 
 
 def test_it_says_who_needs_whom_and_who_is_asked_for_first(written: str):

@@ -67,10 +67,15 @@ class Crowd:
         for place, (_, item) in enumerate(self.study.order(code)[:items]):
             answer, likert = ("real", "fake")[(place + len(code)) % 2], place % 5 + 1
             value = {"item": item, "answer": answer, "likert": likert, "milliseconds": place}
-            try:
-                replies = await asyncio.gather(*(client.post("/answer", json=value, headers=headers) for _ in range(1 if place else 2)))
-            except httpx.TransportError:
-                return
+            while True:
+                try:
+                    replies = await asyncio.gather(*(client.post("/answer", json=value, headers=headers) for _ in range(1 if place else 2)))
+                    break
+                except httpx.ConnectError:
+                    return
+                except httpx.TransportError:
+                    # An idle connection that the server closed just then: sent again, as the page does.
+                    continue
             assert [reply.json() for reply in replies] == [{"saved": item}] * len(replies)
             self.acknowledged[code, item] = (answer, likert)
 
@@ -91,18 +96,9 @@ def words(database: str) -> list[str]:
 def test_200_readers_at_once_lose_and_double_no_answer(tmp_path, database):
     crowd = Crowd(made_study(tmp_path / "study", DESIGN), database, readers=200)
     with Served(tmp_path / "study", *words(database)) as server:
-        crowd.answer(server.url, items=3)
-        assert len(server.answers().splitlines()) == 1 + 600
-    assert len(crowd.acknowledged) == 600
-    assert crowd.saved(database) == crowd.acknowledged
-
-
-@pytest.mark.slow
-def test_200_readers_go_to_the_end(tmp_path, database):
-    crowd = Crowd(made_study(tmp_path / "study", DESIGN), database, readers=200)
-    with Served(tmp_path / "study", *words(database)) as server:
-        crowd.answer(server.url, items=20)
-    assert len(crowd.acknowledged) == 2000
+        crowd.answer(server.url, items=5)
+        assert len(server.answers().splitlines()) == 1 + 1000
+    assert len(crowd.acknowledged) == 1000
     assert crowd.saved(database) == crowd.acknowledged
 
 
