@@ -20,8 +20,8 @@ import pytest
 from plugin.command import ROOT, TASKS
 from tests.metrics.pretrained import inception
 from tests.phantoms import ct_nifti
-from tests.plugin.containers import SMALL, half_written
-from tests.plugin.engine_runner import in_engine
+from tests.plugin.backend import Backend
+from tests.plugin.containers import SMALL, UID, half_written
 from tests.test_docs_commands import blocks
 from tests.xnat_server import XnatServer
 
@@ -86,13 +86,13 @@ def test_the_page_for_a_dgx(place: Path, small: str):
     assert f"Loaded image: {small}" in done.stdout
 
 
-def test_the_page_for_xnat(place: Path, engine: Any, small: str, xnat: XnatServer):
+def test_the_page_for_xnat(place: Path, small: str, xnat: XnatServer):
     xnat.accounts.add("jane", "jane-password", administrator=True)
     project = xnat.project("LIVER")
     for patient in range(2):
         files = {"NIFTI": place / "data" / "scans" / f"scan-{patient}"}
         project.session(f"CT_{patient}", subject=f"P{patient}", modality="CT").scan("1", type="Abdomen", files=files)
-    xnat.containers.runner = in_engine(engine.api)
+    xnat.containers.runner = Backend(user=f"{UID}:{UID}", online=("project",))
     (place / "data" / "xnat-server").mkdir()
     (place / "data" / "xnat-server" / "archive").symlink_to(xnat.archive.folder)
     replaced = {
