@@ -94,15 +94,14 @@ def command(
     for flag, path in (("--train", train), ("--held-out", held_out), ("--fake", fake), ("--bundle", bundle), ("--run", run)):
         if path is not None and not path.exists():
             raise InputError(f"{flag} names nothing that exists", fix="check the path")
-    from medgan.data.dataset import open_dataset
+    from medgan.data.dataset import held_out_of, open_dataset
     from medgan.runs import check_writable
 
     if out.is_file():
         raise ConfigError("--out is a file", fix="name a folder")
     check_writable(out, "--out")
     real = open_dataset(train, any_size=True)
-    beside = train.with_suffix(".held-out.zip")
-    held_out = held_out or (beside if train.suffix.lower() == ".zip" and beside.is_file() else None)
+    held_out = held_out or held_out_of(train)
     others = open_dataset(held_out, any_size=True) if held_out else None
     images = open_dataset(fake, any_size=True) if fake else drawn(bundle, config, real, out)  # type: ignore[arg-type]
     found = perform(config, train=real, fake=images, held_out=others, network=run, out=out, weights=weights)

@@ -28,16 +28,14 @@ def command(data: Path, as_json: bool, sheet: Path | None, held_out: Path | None
 
     Example: medgan inspect liver.zip --sheet liver.png
     """
-    from medgan.data.dataset import open_dataset, save_sheet
+    from medgan.data.dataset import held_out_of, open_dataset, save_sheet
     from medgan.data.inspection import inspect
     from medgan.progress import bar
 
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise ConfigError("--sheet is a PNG", fix="--sheet sheet.png")
     dataset = open_dataset(data, any_size=True)
-    beside = data.with_suffix(".held-out.zip")
-    if held_out is None and data.suffix.lower() == ".zip" and beside.is_file():
-        held_out = beside
+    held_out = held_out or held_out_of(data)
     with bar("inspect") as step:
         facts = inspect(dataset, open_dataset(held_out, any_size=True) if held_out else None, step=step)
     if sheet is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from medgan.data.dataset import Dataset
     from medgan.progress import Step
 
-HELD_OUT = ".held-out.zip"
 MOST_NORMAL = 500
 """Held-out images that show how near an image comes to the training set by chance."""
 
@@ -74,13 +73,15 @@ def open_sets(real: Path, train: Path | None, fakes: Mapping[str, Path]) -> Sets
 
 def _sides(real: Path) -> tuple[Path, Path]:
     """The held-out and the training images of a dataset, of which either was given."""
+    from medgan.data.dataset import HELD_OUT, held_out_of
+
     if real.name.endswith(HELD_OUT):
         train = real.with_name(real.name.removesuffix(HELD_OUT) + ".zip")
         if not train.is_file():
             raise InputError("the dataset that was trained on does not lie beside --real", fix="--train DATA.zip")
         return real, train
-    held_out = real.with_suffix(HELD_OUT)
-    if real.suffix.lower() != ".zip" or not held_out.is_file():
+    held_out = held_out_of(real)
+    if held_out is None:
         raise DataError(
             "there are no held-out images beside --real, and readers must not be shown images that were trained on",
             fix="medgan prepare --held-out 0.1, or --real with images of other patients and --train DATA",
@@ -132,7 +133,8 @@ def choose(sets: Sets, real: int, fakes: Mapping[str, int], rng: np.random.Gener
         DataError: Too few are left.
     """
     from medgan.metrics.copies import Closest
-    from medgan.metrics.gate import DUPLICATE, FEWEST_PATIENTS, FIXED_NCC, Normal, Scale, again, usable
+    from medgan.metrics.gate import DUPLICATE, FEWEST_PATIENTS, FIXED_DISTANCE, Normal, Scale, again, usable
+    from medgan.metrics.memorisation import codes
     from medgan.readers.design import spread
 
     for name, have, want in [("held-out real", len(sets.real), real), *((name, len(one), fakes[name]) for name, one in sets.fakes.items())]:
@@ -140,18 +142,17 @@ def choose(sets: Sets, real: int, fakes: Mapping[str, int], rng: np.random.Gener
             raise DataError(
                 f"the design needs {want} {name} images, and there are {have}", fix="a larger set, or a smaller design (--design FILE)"
             )
-    closest = Closest(sets.train, _codes(sets.train.subjects(), len(sets.train)), step=step)
-    subjects = sets.real.subjects()
-    people = _codes(subjects, len(sets.real))
+    trained, _ = codes(sets.train.subjects() or (), len(sets.train))
+    people, known = codes(sets.real.subjects() or (), len(sets.real))
+    closest = Closest(sets.train, trained, step=step)
     order = np.array(spread([str(one) for one in people.tolist()], rng))
     left_out: dict[str, Counter[str]] = {name: Counter() for name in ("real", *sets.fakes)}
 
     some = order[: max(MOST_NORMAL, real)]
     guests = closest(sets.real, some)
     normal = Normal(guests, guests, np.unique(people[some], return_inverse=True)[1], usable(guests, people[some]))
-    fixed = float(np.sqrt(2 * (1 - FIXED_NCC)))
-    calibrated = subjects is not None and normal.count >= FEWEST_PATIENTS
-    near = Scale.of(guests, normal, sum(fakes.values()), floor=DUPLICATE).near if calibrated else fixed
+    calibrated = known and normal.count >= FEWEST_PATIENTS
+    near = Scale.of(guests, normal, sum(fakes.values()), floor=DUPLICATE).near if calibrated else FIXED_DISTANCE
     rule = f"grey values correlate with a training image by {1 - near**2 / 2:.4f} or more" + (
         f" ({normal.count} held-out patients show what is normal)" if calibrated else " (fixed: too few held-out patients to calibrate)"
     )
@@ -167,17 +168,12 @@ def choose(sets: Sets, real: int, fakes: Mapping[str, int], rng: np.random.Gener
 
         return faults
 
-    alike = _Alike(sets.real, people if subjects is not None else np.zeros(len(sets.real), np.int64), fixed)
+    alike = _Alike(sets.real, people if known else np.zeros(len(sets.real), np.int64), FIXED_DISTANCE)
     chosen = _taken(order, real, real_fault, alike, left_out["real"], "held-out real")
     made = {}
     for name, one in sets.fakes.items():
         made[name] = _taken(rng.permutation(len(one)), fakes[name], fake_fault(name), _Same(one), left_out[name], name)
     return Chosen(chosen, made, {name: dict(counts) for name, counts in left_out.items() if counts}, rule)
-
-
-def _codes(subjects: Sequence[str] | None, count: int) -> np.ndarray:
-    """Patients as whole numbers; where they are not known, each image is one of its own."""
-    return np.arange(count) if subjects is None else np.unique(np.asarray(subjects), return_inverse=True)[1]
 
 
 def _words(first: np.ndarray, reason: str, second: np.ndarray, other: str) -> list[str]:

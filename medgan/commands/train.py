@@ -201,10 +201,10 @@ def kid_for(
 
 def held_out_beside(data: Dataset) -> Dataset | None:
     """The held-out images that `prepare` wrote beside a dataset: DATA.held-out.zip for DATA.zip; None where there are none."""
-    from medgan.data.dataset import open_dataset
+    from medgan.data.dataset import held_out_of, open_dataset
 
-    beside = data.path.with_suffix(".held-out.zip")
-    if data.path.suffix.lower() != ".zip" or not beside.is_file():
+    beside = held_out_of(data.path)
+    if beside is None:
         return None
     try:
         return open_dataset(beside, show_names=False)

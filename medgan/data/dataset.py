@@ -26,6 +26,7 @@ from medgan.errors import DataError, InputError
 from medgan.progress import Step, nothing
 from medgan.runs import RESULTS, atomic, write_json
 
+HELD_OUT = ".held-out.zip"
 INFO_FILES = (MANIFEST, RECIPE, "fingerprint.json", "splits.json", "excluded.csv", "qc_sheet.png", "run.json")
 COLUMNS = (
     "image", "sha256", "subject_key", "session_key", "series_key", "slice_index", "n_slices", "plane", "modality", "spacing_mm", "rows",
@@ -307,6 +308,12 @@ class Dataset:
         return {**self.__dict__, "_memory": {}, "_map": None}
 
 
+def held_out_of(data: Path) -> Path | None:
+    """The held-out images that `prepare` wrote beside a dataset: DATA.held-out.zip for DATA.zip; None where there are none."""
+    beside = data.with_suffix(HELD_OUT)
+    return beside if data.suffix.lower() == ".zip" and beside.is_file() else None
+
+
 def open_dataset(path: Path, *, show_names: bool = True, any_size: bool = False, cache: Path | None = None) -> Dataset:
     """A dataset made by `prepare`, an official zip, or a folder of pictures; all files are checked first.
 
@@ -341,7 +348,7 @@ def find_dataset(source: Path) -> Path | None:
         # What an earlier run made is no data set of the next.
         and not any(part.startswith(RESULTS) for part in file.relative_to(source).parts)
     ]
-    archives = [file for file in files if _is_dataset_zip(file) and not file.name.endswith(".held-out.zip")]
+    archives = [file for file in files if _is_dataset_zip(file) and not file.name.endswith(HELD_OUT)]
     if len(archives) == 1 and not any(is_image(file.name) for file in files if ".info" not in "/".join(file.parts)):
         return archives[0]
     known = (*PLAIN_PICTURES, ".json", ".csv", ".txt", ".md", ".xml")

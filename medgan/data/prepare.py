@@ -159,14 +159,15 @@ def prepare(config: PrepareConfig, source: Path, out: Path, *, step: Step = noth
     keys = pseudonyms_from(config.pseudonym_key)
     if config.masks and not Path(config.masks).exists():
         raise InputError("--masks names nothing that exists")
-    info, held_out_zip = out.with_suffix(".info"), out.with_suffix(".held-out.zip")
 
     from medgan.data.choose import choose, sized
+    from medgan.data.dataset import HELD_OUT
     from medgan.data.results import Results
     from medgan.data.scans import Excluded, content_identity, find_scans, walk
     from medgan.data.schedule import cut_all
     from medgan.data.zips import unpacked
 
+    info, held_out_zip = out.with_suffix(".info"), out.with_suffix(HELD_OUT)
     left_out: list[Excluded] = []
     files = walk(source, [out, info, held_out_zip], left_out)
     check_writable(out.parent, "OUT's folder")

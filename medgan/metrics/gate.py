@@ -25,6 +25,8 @@ NEAR = 0.5
 of what real images reach (two noisy images differ by twice the noise of one), so smoothness alone is no copy."""
 FIXED_NCC = 0.995
 """Without calibration, a near copy is an image that correlates with a training image at least so highly."""
+FIXED_DISTANCE = math.sqrt(2 * (1 - FIXED_NCC))
+"""The same as a distance."""
 DUPLICATE = 0.02
 """Nearer than this (NCC 0.9998) is the same image again: always a copy, and where it is a real image, no calibration."""
 FEWEST_PATIENTS = 10
@@ -212,9 +214,8 @@ def decide(grey: Neighbours, features: Neighbours, normal: Normal | None) -> Dec
     n = int(seen.sum())
     nothing = np.zeros(len(seen), bool)
     if normal is None:
-        near = math.sqrt(2 * (1 - FIXED_NCC))
-        fixed = Scale(near, 1.0, near, math.nan, 0, 0, 1)
-        return Decision(fixed, None, seen & (grey.distance < near), nothing, nothing, None)
+        fixed = Scale(FIXED_DISTANCE, 1.0, FIXED_DISTANCE, math.nan, 0, 0, 1)
+        return Decision(fixed, None, seen & (grey.distance < FIXED_DISTANCE), nothing, nothing, None)
     by_grey, by_features = Scale.of(normal.grey, normal, n, floor=DUPLICATE), Scale.of(normal.features, normal, n)
     suspects = seen & (grey.distance < by_grey.distance) & (grey.ratio < by_grey.ratio)
     return Decision(

@@ -87,8 +87,8 @@ def audit(
     held_out = held_out if held_out is not None and len(held_out) else None
     _check_kinds(train=train, fake=fake, **({"held-out": held_out} if held_out else {}))
     rng = np.random.default_rng(seed)
-    people, known = _codes(train_patients, len(train))
-    guests, guests_known = _codes(held_out_patients, len(held_out) if held_out else 0)
+    people, known = codes(train_patients, len(train))
+    guests, guests_known = codes(held_out_patients, len(held_out) if held_out else 0)
     numbers = np.sort(rng.permutation(len(guests))[:MOST_HELD_OUT])
     guests = guests[numbers]
     planted = Planted(train, np.sort(np.resize(rng.permutation(len(train)), PLANTED)), rng)
@@ -342,7 +342,7 @@ def _check_kinds(**sets: Images) -> None:
         raise DataError(f"the sets differ: {told}", fix="prepare and generate all with the same size and channels")
 
 
-def _codes(patients: Sequence[str], count: int) -> tuple[Array, bool]:
+def codes(patients: Sequence[str], count: int) -> tuple[Array, bool]:
     """Patients as whole numbers, and whether they are known: if not of every image, each image is one of its own."""
     if len(patients) != count or not all(patients):
         return np.arange(count), False

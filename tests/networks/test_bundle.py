@@ -24,17 +24,7 @@ from medgan.networks.bundle import RENEW, SUMS, read_bundle, read_discriminator,
 from medgan.networks.stylegan2 import Discriminator, Generator
 from medgan.sampling.generate import sample
 from tests.conftest import ROOT
-
-ARGUMENTS = {
-    "z_dim": 16,
-    "c_dim": 0,
-    "w_dim": 16,
-    "img_resolution": 32,
-    "img_channels": 1,
-    "channel_base": 256,
-    "channel_max": 8,
-    "mapping_layers": 2,
-}
+from tests.networks.tiny import GENERATOR as ARGUMENTS
 
 
 @pytest.fixture

@@ -27,18 +27,9 @@ from medgan.networks.shapes import discriminator_arguments, generator_arguments
 from medgan.networks.stylegan2 import Discriminator, Generator
 from tests.golden import Golden
 from tests.networks.official import D_ARGUMENTS, G_ARGUMENTS, dumps, keywords, snapshot
+from tests.networks.tiny import GENERATOR as SMALL
 
 LIMIT = 1e-4
-SMALL = {
-    "z_dim": 16,
-    "c_dim": 0,
-    "w_dim": 16,
-    "img_resolution": 32,
-    "img_channels": 1,
-    "channel_base": 256,
-    "channel_max": 8,
-    "mapping_layers": 2,
-}
 GENERATORS = {
     "grey": SMALL,
     "classes in colour": {**SMALL, "c_dim": 3, "img_channels": 3},
