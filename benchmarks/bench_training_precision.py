@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from rows import rounded, row, show
 
-from medgan.commands.train import run_training
+from medgan.commands.training_run import run_training
 from medgan.data.dataset import open_dataset
 from medgan.runs import EVALUATIONS, STATS, read_json_lines
 from medgan.training.config import TrainConfig, preset

@@ -32,7 +32,7 @@ def main(folder: Path) -> None:
 
 def run(folder: Path) -> None:
     """Do the share of one rank."""
-    from medgan.commands.train import WORK
+    from medgan.commands.training_run import WORK
 
     work = json.loads((folder / WORK).read_text(encoding="utf-8"))
     {"train": train, "evaluate": evaluate}[work.pop("stage")](folder, work)
@@ -41,7 +41,7 @@ def run(folder: Path) -> None:
 def train(folder: Path, work: dict[str, Any]) -> None:
     """Train as one rank."""
     from medgan import runs
-    from medgan.commands.train import run_training
+    from medgan.commands.training_run import run_training
     from medgan.config import read_settings
     from medgan.data.dataset import open_dataset
     from medgan.training.config import TrainConfig

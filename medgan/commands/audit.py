@@ -162,7 +162,7 @@ def perform(
 def drawn(bundle: Path, config: AuditConfig, train: Dataset, scratch: Path) -> Images:
     """Images of a bundle's generator from seed `config.seed` on, with classes as frequent as in the training set, in a file without a name."""
     from medgan import machine
-    from medgan.commands.train import labels_for
+    from medgan.commands.training_run import labels_for
     from medgan.networks.bundle import read_bundle
     from medgan.progress import bar
     from medgan.sampling.generate import numbered

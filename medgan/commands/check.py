@@ -11,7 +11,7 @@ import click
 from medgan import runs
 from medgan.commands.inspect import lines
 from medgan.commands.plan import planned, shape_of
-from medgan.commands.train import held_out_beside
+from medgan.commands.training_run import held_out_beside
 from medgan.commands.transfer import transferred
 from medgan.config import to_json
 from medgan.errors import ConfigError

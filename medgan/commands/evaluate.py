@@ -97,7 +97,7 @@ def _on_processes(config: EvaluateConfig, places: dict[str, Path | None]) -> dic
     import tempfile
 
     from medgan import machine, runs
-    from medgan.commands.train import WORK
+    from medgan.commands.training_run import WORK
     from medgan.launch import launch
 
     machine.check_devices(config.gpus)
@@ -167,7 +167,7 @@ def measured(config: EvaluateConfig, *, real: Path, fake: Path | None, bundle: P
 def bundle_sampler(bundle: Path, config: EvaluateConfig, real: Dataset) -> tuple[Sampler, Walk]:
     """The images of a bundle's generator by number, and its pairs of near ones, from seed `config.seed` on, with classes as frequent as in the real set."""
     from medgan import machine
-    from medgan.commands.train import labels_for
+    from medgan.commands.training_run import labels_for
     from medgan.networks.bundle import read_bundle
     from medgan.sampling.generate import numbered
     from medgan.sampling.steps import stepped

@@ -197,7 +197,7 @@ def run_job(
         MedganError: Any problem of the stages, with its exit code.
     """
     from medgan import runs
-    from medgan.commands.train import evaluator_for, run_training
+    from medgan.commands.training_run import evaluator_for, run_training
     from medgan.weights import find_network
 
     started = runs.utc_now()
@@ -312,7 +312,7 @@ def _audit(config: JobConfig, data: Dataset, run: Path, folders: _Folders, weigh
     if config.privacy == "off":
         return "not audited"
     from medgan.commands.audit import AuditConfig, perform
-    from medgan.commands.train import held_out_beside
+    from medgan.commands.training_run import held_out_beside
     from medgan.data.dataset import open_dataset
 
     synthetic = run / runs.SYNTHETIC
@@ -340,7 +340,7 @@ def _evaluate(config: TrainConfig, data: Dataset, run: Path, evaluator: Evaluato
     if evaluator is None:
         return {}
     from medgan import machine, runs
-    from medgan.commands.train import labels_for
+    from medgan.commands.training_run import labels_for
     from medgan.networks.bundle import read_bundle
     from medgan.progress import bar
     from medgan.sampling.generate import numbered

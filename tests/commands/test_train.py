@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medgan.commands.train import memory_of
+from medgan.commands.training_run import memory_of
 from medgan.errors import DeviceError
 from medgan.training.config import TrainConfig
 

@@ -17,7 +17,7 @@ from medgan import runs, weights
 from medgan.cli import main
 from medgan.commands.import_network import import_network
 from medgan.commands.job import JobConfig
-from medgan.commands.train import run_training
+from medgan.commands.training_run import run_training
 from medgan.commands.transfer import starting_point
 from medgan.errors import Preempted, ResumeError, WeightsError
 from medgan.metrics.evaluate import Evaluator

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from medgan import runs
-from medgan.commands.train import run_training
+from medgan.commands.training_run import run_training
 from medgan.data.dataset import open_dataset
 from medgan.errors import ConfigError, DiskError
 from medgan.networks.bundle import read_bundle, read_metadata

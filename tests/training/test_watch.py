@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from medgan import runs
-from medgan.commands.train import held_out_beside, labels_for
+from medgan.commands.training_run import held_out_beside, labels_for
 from medgan.data.dataset import open_dataset
 from medgan.errors import DataError, DivergedError
 from medgan.training import state as states
