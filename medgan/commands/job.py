@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-import zipfile
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medgan.commands.generate import GenerateConfig
+from medgan.commands.job_results import Folders, export, export_report, remove, take_over
 from medgan.config import setting, to_json, words_of
 from medgan.data import RECIPES
 from medgan.data.prepare import PrepareConfig
@@ -24,7 +24,6 @@ from medgan.weights import NETWORKS
 if TYPE_CHECKING:
     from medgan.data.dataset import Dataset
     from medgan.metrics.evaluate import Evaluator
-    from medgan.training.loop import Trained
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +31,6 @@ log = logging.getLogger(__name__)
 REPORT_SEED = 2_000_000_000
 PRESET = "preset"
 CHECKED = "checked"
-
-# What must not lie in the result folders when the gate refuses: images, whatever shows them, and networks.
-RELEASED = {
-    "report": ("report.html", "figures", "pack"),
-    "synthetic": ("synthetic.zip", "seed*.png", "manifest.csv", "contact_sheet.png"),
-    "model": ("bundle.zip", "MODEL_CARD.md", "SHA256SUMS"),
-    "checkpoint": ("state.pt", "config.json", "bundle"),
-}
-
-STATE = "state.pt"
 
 WALKS = ("stylegan2",)
 """Families that have styles to walk through."""
@@ -202,7 +191,7 @@ def run_job(
 
     started = runs.utc_now()
     run = work / "run"
-    folders = _Folders(output, run_name)
+    folders = Folders(output, run_name)
     if config.resume == "checkpoint" and earlier is None and not check_only:
         raise InputError("there is no state of an earlier run", fix="--resume auto or new")
     # Cheap failures first: the settings were checked when they were made, now the weights, before hours of work.
@@ -211,7 +200,7 @@ def run_job(
         find_network(config.pretrained, weights)
     runs.sweep(run)
     runs.write_json(run / runs.JOB, _as_launched(config, "check" if check_only else "train", started))
-    taken = not check_only and _take_over(config.resume if earlier is None else str(earlier), folders("checkpoint"), run)
+    taken = not check_only and take_over(config.resume if earlier is None else str(earlier), folders("checkpoint"), run)
     data = dataset_for(config, input, work / "dataset.zip", cache=run / runs.DECODED)
     if check_only:
         from medgan.commands.check import check
@@ -221,7 +210,7 @@ def run_job(
         numbers = {"images": str(len(data)), "size": str(data.resolution), "dataset": data.identity[:12], **found.fields()}
         runs.write_json(run / runs.STATUS, {"time": runs.utc_now(), "status": CHECKED, **numbers})
         runs.write_json(run / runs.PROVENANCE, runs.provenance("check", to_json(found.config), {"dataset": data.identity}, started=started))
-        _export_report(config, run, folders, pack=False)
+        export_report(run, folders, include_real_examples=config.include_real_examples, pack=False)
         return JobResult(CHECKED, numbers)
     train_config = config.training(data.resolution)
     resume = "new" if config.resume == "new" else "auto"
@@ -231,7 +220,7 @@ def run_job(
         if earlier is None or not taken:
             raise
         for name in (runs.STATE, *runs.GOES_ON):
-            _remove(run / name)
+            remove(run / name)
         if config.resume != "auto":
             raise
         # Nobody asked for it: another training on the same scans is no continuation.
@@ -243,7 +232,7 @@ def run_job(
     runs.write_json(
         run / runs.STATUS, {"time": runs.utc_now(), "status": trained.status, "kimg": f"{trained.kimg:g}", "privacy": audited, **numbers}
     )
-    _export(config, run, folders, trained)
+    export(run, folders, partial=trained.status == "partial", include_real_examples=config.include_real_examples)
     best = {"best_kimg": f"{trained.best['kimg']:g}"} if trained.best else {}
     return JobResult(trained.status, {"kimg": f"{trained.kimg:g}", **best, **numbers})
 
@@ -300,7 +289,7 @@ def _generate(config: JobConfig, run: Path) -> None:
         generate(replace(config.generating(), seeds="0-3", format="zip", walk=True, walk_frames=3), run / runs.BUNDLE, run / runs.WALK)
 
 
-def _audit(config: JobConfig, data: Dataset, run: Path, folders: _Folders, weights: Path | None) -> str:
+def _audit(config: JobConfig, data: Dataset, run: Path, folders: Folders, weights: Path | None) -> str:
     """The privacy gate: audits the very images that are given back; returns the verdict.
 
     Raises:
@@ -357,148 +346,3 @@ def _evaluate(config: TrainConfig, data: Dataset, run: Path, evaluator: Evaluato
     runs.write_json(run / runs.METRICS, result)
     name, entry = next(iter(result["metrics"].items()))
     return {name: f"{entry['value']:.4g}", "n_fake": str(result["n_fake"])}
-
-
-@dataclass(frozen=True)
-class _Folders:
-    """The result folders, each with the run's own sub-folder."""
-
-    output: Path
-    run_name: str
-
-    def __call__(self, resource: str) -> Path:
-        return self.output / resource / self.run_name
-
-    def withdraw(self) -> None:
-        """Remove what an earlier launch of the same run released: it came from a state on the way to the refused one."""
-        for resource, names in RELEASED.items():
-            for name in names:
-                for file in self(resource).glob(name):
-                    _remove(file)
-
-
-def _take_over(resume: str, left: Path, run: Path) -> bool:
-    """Bring the state of an earlier job into the run folder, unless the one there is as far.
-
-    Args:
-        resume: `auto`, `new`, or where the state is: a checkpoint folder, a run folder or the file.
-        left: Where the same job leaves it, for `auto`.
-        run: The run folder.
-
-    Returns:
-        Whether it was brought.
-
-    Raises:
-        ConfigError: The path holds no state.
-    """
-    from medgan import runs
-    from medgan.training.state import images_shown
-
-    if resume == "new":
-        return False
-    given = left if resume == "auto" else Path(resume)
-    state = next((path for path in (given, given / STATE, given / runs.STATE) if path.is_file()), None)
-    if state is None:
-        if resume == "auto":
-            return False
-        raise ConfigError("--resume names no saved state", fix="--resume auto, new, or the path of a checkpoint folder")
-    own = run / runs.STATE
-    if own.exists() and images_shown(own) >= images_shown(state):
-        return False
-    folder = given if given.is_dir() else state.parent
-    for name in runs.GOES_ON:
-        _remove(run / name)
-        _copy(folder / name, run / name)
-    _copy(state, own)
-    return True
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _copy(source: Path, target: Path) -> None:
-    from medgan.runs import atomic
-
-    if source.is_dir():
-        for file in sorted(source.rglob("*")):
-            if file.is_file():
-                _copy(file, target / file.relative_to(source))
-    elif source.exists():
-        with atomic(target) as temporary:
-            shutil.copyfile(source, temporary)
-
-
-def _export_report(config: JobConfig, run: Path, folders: _Folders, *, pack: bool) -> None:
-    """The report and what lies beside it; `pack` adds the reporting checklists, which a data check has nothing to say to."""
-    from medgan import runs
-    from medgan.reports.build import build_report
-
-    report = folders("report")
-    for name in ("figures", "pack"):
-        # What an earlier launch drew and this one does not.
-        for folder in (run, report):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    build_report(
-        run,
-        run / runs.REPORT,
-        include_real_examples=config.include_real_examples,
-        figures=run / "figures",
-        citation=run / "CITATION.md",
-        pack=run / "pack" if pack else None,
-    )
-    for name in (runs.REPORT, "figures", "pack", "CITATION.md", runs.PROVENANCE, runs.JOB, runs.STATUS, runs.DATASET, runs.PLAN):
-        _copy(run / name, report / name)
-
-
-def _export(config: JobConfig, run: Path, folders: _Folders, trained: Trained) -> None:
-    """The five result folders; the report last, because it says that all is there."""
-    from medgan import runs
-
-    # What the data check said was missing here.
-    for resource in ("synthetic", "metrics", "model", "checkpoint"):
-        (folders(resource) / "README.txt").unlink(missing_ok=True)
-    synthetic, checkpoint = folders("synthetic"), folders("checkpoint")
-    # What an earlier launch of the same run left and this one does not make again.
-    for stale in (synthetic / "synthetic.zip", *synthetic.glob("seed*.png")):
-        stale.unlink(missing_ok=True)
-    for file in sorted((run / runs.SYNTHETIC).iterdir()):
-        if file.name != runs.PROVENANCE:
-            _copy(file, synthetic / file.name)
-    for name in (runs.EVALUATIONS, runs.METRICS, runs.STATS):
-        _copy(run / name, folders("metrics") / name)
-    # Its result only: the gallery beside it shows patients.
-    (folders("metrics") / "audit.json").unlink(missing_ok=True)
-    _copy(run / runs.AUDIT / "audit.json", folders("metrics") / "audit.json")
-    _export_model(run / runs.BUNDLE, folders("model"))
-    if trained.status == "partial":
-        for name in runs.GOES_ON:
-            _copy(run / name, checkpoint / name)
-        _copy(run / runs.STATE, checkpoint / STATE)
-    _export_report(config, run, folders, pack=True)
-    _copy(run / "figures" / "curves.png", folders("metrics") / "curves.png")
-    if trained.status != "partial":
-        runs.write_text(checkpoint / "README.txt", "The training is complete: there is no state to resume from.\n")
-        # Only now: a job that was killed on the way here goes on from it.
-        for name in (STATE, *runs.GOES_ON):
-            _remove(checkpoint / name)
-
-
-def _export_model(bundle: Path, model: Path) -> None:
-    """The bundle as one zip with fixed times, its card and checksums."""
-    from medgan import runs
-    from medgan.data.dataset import ZIP_TIME
-
-    with runs.atomic(model / "bundle.zip") as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for file in sorted(f for f in bundle.rglob("*") if f.is_file()):
-            with (
-                file.open("rb") as source,
-                archive.open(zipfile.ZipInfo(file.relative_to(bundle).as_posix(), ZIP_TIME), "w", force_zip64=True) as target,
-            ):
-                shutil.copyfileobj(source, target)
-    _copy(bundle / "docs" / "README.md", model / "MODEL_CARD.md")
-    sums = [f"{runs.sha256(model / name)}  {name}\n" for name in ("bundle.zip", "MODEL_CARD.md")]
-    runs.write_text(model / "SHA256SUMS", "".join(sums))

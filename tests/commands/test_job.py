@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from medgan import runs, weights
-from medgan.commands.job import RELEASED, JobConfig, _as_launched, _audit, _Folders
+from medgan.commands.job import JobConfig, _as_launched, _audit
+from medgan.commands.job_results import RELEASED, Folders
 from medgan.data.dataset import open_dataset
 from medgan.errors import ConfigError, PrivacyError
 from tests.metrics.patients import patients
@@ -41,7 +42,7 @@ def place(tmp_path):
     """A training set of 30 images, no held-out set, and the result folders of an earlier launch."""
     train = patients(0, 15, 2, 32)[0]
     data = open_dataset(pictures(tmp_path / "dataset.zip", train))
-    folders = _Folders(tmp_path / "output", "run-7")
+    folders = Folders(tmp_path / "output", "run-7")
     for resource, names in RELEASED.items():
         for name in names:
             runs.write_text(folders(resource) / name.replace("*", "0000000001"), "of an earlier launch")
@@ -49,7 +50,7 @@ def place(tmp_path):
     return train, data, tmp_path / "work" / "run", folders
 
 
-def files(folders: _Folders) -> list[str]:
+def files(folders: Folders) -> list[str]:
     return sorted(path.name for path in folders.output.rglob("*") if path.is_file())
 
 
