@@ -11,7 +11,7 @@ import click
 
 import medgan
 from medgan.errors import ConfigError, MedganError, from_os_error, redacted_trace
-from medgan.signals import preemptible
+from medgan.signals import keep_exit_code, preemptible
 
 COMMANDS = {
     "demo": ("medgan.commands.demo:command", "The whole way on real CT slices: scans to report."),
@@ -61,6 +61,7 @@ def run_and_exit(body: Any) -> None:
 
     Used by `medgan` and by `python -m plugin`, so that both answer alike.
     """
+    keep_exit_code()
     try:
         with preemptible():
             code = body()

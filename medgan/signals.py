@@ -5,6 +5,7 @@ Schedulers send them before they kill (Slurm's `--signal=USR1@120`, `docker stop
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -45,8 +46,29 @@ def on_stop(act: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def keep_exit_code() -> None:
+    """Let no stop end this process outside the blocks of this module: what is left then is its end, whose last line and exit code hold.
+
+    Whoever stops a job often tells each of its processes, and a container's runtime hands on what it was told: one stop comes several times.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in STOPS:
+            signal.signal(number, lambda *_: None)
+        atexit.register(_ignore)
+
+
+def _ignore() -> None:
+    # While Python shuts down it gives the default handlers back for its own, and leaves alone what is ignored.
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class _Stop(BaseException):
     """A stop on its way to the edge of a `preemptible` block."""
+
+
+_told: threading.Event | None = None
+"""Whether a stop is on its way, shared by all `preemptible` blocks that stand in one another."""
 
 
 @contextmanager
@@ -55,17 +77,25 @@ def preemptible() -> Iterator[None]:
 
     Without it the first process of a container, which has no default handlers, would not notice SIGTERM at all. Inside the block the
     stop is no Exception: code that answers whatever a broken file makes a library raise would list the scan or picture at hand as
-    broken, and go on.
+    broken, and go on. It comes once: the same signal again, while things are tidied up, changes nothing.
     """
+    global _told
+    outermost, told = _told is None, _told or threading.Event()
+    _told = told
 
     def stop() -> None:
-        raise _Stop
+        if not told.is_set():
+            told.set()
+            raise _Stop
 
     try:
         with on_stop(stop):
             yield
     except _Stop:
         raise Preempted("told to stop; what is done is kept", fix="the same command goes on") from None
+    finally:
+        if outermost:
+            _told = None
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from medgan.signals import STOPS
 from tests.xnat_server import XnatServer
 
 # Outside the suite's own processes no test reads the user's cache or settings by accident.
@@ -27,6 +29,15 @@ def _folder(name: str) -> Path:
 
 # All reference numbers of the official code where the developers' folder is there, else the part that is in the repository.
 GOLDEN = SHARED / "golden" if (SHARED / "golden").is_dir() else ROOT / "tests" / "reference" / "golden"
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers() -> Iterator[None]:
+    """A command line run in pytest's own process keeps its exit code to the end, which is not pytest's."""
+    former = {number: signal.getsignal(number) for number in STOPS}
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from medgan.errors import Preempted
 from medgan.signals import REQUEST, STOPS, preemptible, stop_asked, stoppable
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("number", STOPS)
@@ -46,6 +49,43 @@ def test_a_loop_that_asks_takes_over_and_gives_back():
     with pytest.raises(Preempted), preemptible():
         work()
     assert reached == [False, True]
+
+
+TOLD_AGAIN = """
+import atexit, os, signal
+from medgan.cli import run_and_exit
+from medgan.signals import preemptible
+from plugin.container import told_to_stop
+
+class Late:
+    def __del__(self):  # of a module's variable: when Python has given its own signal handlers back
+        os.kill(PID, signal.{signal})
+
+def tell():
+    os.kill(PID, signal.{signal})
+
+def body():
+    with told_to_stop():
+        try:
+            with preemptible():
+                try:
+                    tell()
+                finally:
+                    tell()
+                    print("tidied up", flush=True)
+        finally:
+            tell()
+
+PID, late = os.getpid(), Late()
+atexit.register(tell)
+run_and_exit(body)
+"""
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_stop_that_comes_again_changes_neither_the_last_line_nor_the_exit_code(number):
+    done = subprocess.run([sys.executable, "-c", TOLD_AGAIN.replace("{signal}", number.name)], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (75, "tidied up\nRESULT status=preempted\n", "")
 
 
 def test_a_file_asks_without_a_signal(tmp_path, monkeypatch):
