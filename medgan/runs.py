@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -198,7 +199,10 @@ def check_writable(folder: Path, name: str) -> None:
         status = existing.stat()
         raise OutputError(
             f"uid {os.geteuid()} cannot write {name} (owner {status.st_uid}, mode {status.st_mode & 0o7777:04o}, {error.strerror})",
-            fix=f"--user {status.st_uid}:{status.st_gid}, or make the folder writable",
+            # What nobody may write is no matter of owners: in a container, mostly a folder that was not mounted.
+            fix="mount or name a folder that can be written"
+            if error.errno == errno.EROFS
+            else f"--user {status.st_uid}:{status.st_gid}, or make the folder writable",
         ) from None
 
 

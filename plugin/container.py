@@ -27,7 +27,16 @@ from plugin import gpus
 from plugin.live import watching
 from plugin.results import labels, send_results
 from plugin.source import Remote, earlier_state, find_input
-from plugin.surroundings import Folders, banner, checked_run_name, default_work, prepare_output, redirect_caches, refuse_left_over_keys
+from plugin.surroundings import (
+    Folders,
+    banner,
+    checked_run_name,
+    default_work,
+    prepare_output,
+    redirect_caches,
+    refuse_left_over_keys,
+    room_of,
+)
 from plugin.target import SourceConfig
 
 logger = logging.getLogger("medgan.plugin")
@@ -168,7 +177,7 @@ def perform(
                 scans = find_input(source, folders, remote, _shown("input", folders.input))
                 resume = "new" if check_only else getattr(config, "resume", "new")
                 earlier = earlier_state(source, folders, remote, run_name=run_name, resume=resume)
-                with watching(source.live, remote, folders.work, run_name):
+                with watching(source.live, remote, folders.work, run_name), room_of(folders):
                     result = run(
                         config,
                         input=scans,

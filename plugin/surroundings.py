@@ -1,6 +1,6 @@
 """What the container finds around it: user, caches, devices, mounts; and the banner that says so.
 
-Everything here runs before torch is imported, so that a wrong mount fails in a second and the caches are set before anyone reads them.
+All but the last words for a full disk runs before torch is imported, so that a wrong mount fails in a second and the caches are set before anyone reads them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import medgan
-from medgan.errors import ConfigError, InputError, OutputError
+from medgan.cli import as_problem
+from medgan.errors import ConfigError, DiskError, InputError, OutputError
 from medgan.runs import RESULTS, check_writable, commit
 from plugin.gpus import kinds, pytorch
 
@@ -180,11 +181,27 @@ def _mode(folder: Path) -> str:
 
 
 def _free(folder: Path) -> str:
+    """Room where a folder is: `12.3 of 50.0 GiB free`, `60.1 of 64.0 MiB free`."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError:
         return "missing"
-    return f"{usage.free / 2**30:.1f} of {usage.total / 2**30:.1f} GiB free"
+    size, unit = (2**30, "GiB") if usage.total >= 2**30 else (2**20, "MiB")
+    return f"{usage.free / size:.1f} of {usage.total / size:.1f} {unit} free"
+
+
+@contextlib.contextmanager
+def room_of(folders: Folders) -> Iterator[None]:
+    """Say where a job lacks room: the commands that it is made of name options of their own, which a container's command line has not."""
+    try:
+        yield
+    except Exception as error:
+        problem = as_problem(error)
+        if not isinstance(problem, DiskError):
+            raise
+        scratch = f"scratch ({_free(folders.work)}; mount a disk at /work, or --work DIR)"
+        fuller = DiskError(problem.message, fix=f"room for {scratch} or results ({_free(folders.output)})")
+        raise fuller.with_traceback(error.__traceback__) from None
 
 
 def _count(folder: Path) -> str:

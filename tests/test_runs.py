@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -114,6 +115,16 @@ def test_an_unwritable_folder_names_both_users():
         code = "import os, sys, errno; from pathlib import Path; from medgan import runs; os.setuid(12345); runs.check_writable(Path(sys.argv[1]) / 'out', '/output')"
         result = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=False)
     assert "uid 12345 cannot write /output (owner 0, mode 0755" in result.stderr
+
+
+def test_a_read_only_place_asks_for_another_one_not_for_another_user(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OutputError, match="Read-only file system") as caught:
+        runs.check_writable(tmp_path, "/output")
+    assert caught.value.fix == "mount or name a folder that can be written"
 
 
 def test_a_file_in_the_way_is_an_output_error(tmp_path):
