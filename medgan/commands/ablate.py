@@ -273,13 +273,14 @@ def _chosen(names: Sequence[str], only: str) -> set[str]:
 
 
 def _started(chosen: Sequence[Run], out: Path, launch: LaunchConfig) -> None:
-    submitted = start(chosen, folder=out, config=launch, changed=_tell)
+    jobs = start(chosen, folder=out, config=launch, changed=_tell)
     end = [standing(run) for run in chosen]
-    if launch.launcher == "slurm":
-        click.echo(json.dumps({**_summary(end), "submitted": submitted, "next": "medgan ablate status --out OUT"}))
+    if launch.launcher == "slurm" and not launch.wait:
+        click.echo(json.dumps({**_summary(end), "jobs": jobs, "next": "medgan ablate status --out OUT"}))
         return
     click.echo(json.dumps({**_summary(end), "next": "medgan ablate collect --out OUT"}))
-    failed = [one for one in end if one.state in ("failed", "stopped", "unfinished")]
+    # A job that was cancelled before it began leaves its run waiting.
+    failed = [one for one in end if one.state in ("failed", "stopped", "unfinished", "waiting")]
     if failed:
         _raise_failed(failed, chosen, len(end))
 

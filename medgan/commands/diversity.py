@@ -76,14 +76,18 @@ def run(words: tuple[str, ...], out: Path, weights: Path | None, dry_run: bool, 
         click.echo(json.dumps(made, indent=2))
         return
     diversity.write_design(made, out)
-    start(runs_of(made, out), folder=out, config=launch, changed=tell)
+    jobs = start(runs_of(made, out), folder=out, config=launch, changed=tell)
+    # Without --wait these go on when this command ends.
+    going = {} if launch.wait else jobs
     failed = {}
     for (one, data), about in zip(classes, made["classes"], strict=True):
-        if problem := finish(one, data, about, config, out, weights):
+        if about["name"] not in going and (problem := finish(one, data, about, config, out, weights)):
             failed[one.title] = problem
     rows = table(made, out)
     show(rows)
-    click.echo(json.dumps({"classes": rows, "next": "medgan diversity collect --out OUT"}, indent=2))
+    trained = all(row["training"] == "complete" for row in rows)
+    after = "medgan diversity collect --out OUT" if trained else "the same command, which measures what has been trained"
+    click.echo(json.dumps({"classes": rows, **({"jobs": going} if going else {}), "next": after}, indent=2))
     if failed:
         raise unfinished(failed)
 
@@ -141,6 +145,8 @@ def finish(
     trained = standing(runs_of({"classes": [about]}, out)[0])
     if trained.state == "failed":
         problem = problem_of(trained.problem)
+    elif trained.state in ("waiting", "stopped", "unfinished"):
+        problem = MedganError(f"its training is {trained.state}, and no job is left of it", fix="the same command goes on", code="E_RUNS")
     elif trained.state != "complete":
         return None
     else:

@@ -170,16 +170,22 @@ class Attempt:
         with (run.folder / LOCK).open("ab") as lock, (run.folder / OUTPUT).open("ab") as output:
             _take(lock)
             self.output_start = output.tell()
+            # Slurm may send a job's signal to all its processes (proctrack/linuxproc). SIGUSR2 is meant for the one that queues it again;
+            # this one would die of it. A mask, other than a handler, outlives the start of a program.
+            former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
             # A session of its own: Ctrl-C and a scheduler's signals reach the launcher, which passes on what the run should know.
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "medgan", *run.words],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                start_new_session=True,
-                pass_fds=[lock.fileno()],
-            )
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "medgan", *run.words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    start_new_session=True,
+                    pass_fds=[lock.fileno()],
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
     def ended(self) -> bool:
         """Whether the process is gone; it waits for nothing and takes no exit code, so that a signal handler may ask too."""
@@ -257,7 +263,7 @@ def start(
         changed: Told when a run starts and ends on this machine.
 
     Returns:
-        Job of each run that was submitted to Slurm.
+        Job of each run that is in Slurm's queue, or was when `wait` began.
 
     Raises:
         ConfigError: A run cannot be started so.
@@ -269,7 +275,7 @@ def start(
         jobs = submit(all_runs, folder=folder, config=config)
         if config.wait:
             wait_for(jobs)
-        return {name: job.job_id for name, job in jobs.items()}
+        return jobs
     with stop_asked() as asked:
         run_here(all_runs, config=config, gpus=gpus_here(), stop=asked, changed=changed)
     return {}
@@ -343,11 +349,16 @@ def _left_alive(active: list[tuple[Attempt, str | None]]) -> Iterator[None]:
             attempt.finish()
 
 
+def on_cpu() -> bool:
+    """Whether the runs were told to stay off GPUs."""
+    return os.environ.get("MEDGAN_DEVICE", "").strip() == "cpu"
+
+
 def gpus_here() -> list[str]:
     """The GPUs of this machine that this process may use, as CUDA_VISIBLE_DEVICES names them; none on a machine without."""
     import torch
 
-    if os.environ.get("MEDGAN_DEVICE", "").strip() == "cpu" or not torch.cuda.is_available():
+    if on_cpu() or not torch.cuda.is_available():
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from medgan import runs
 from medgan.errors import ConfigError
-from medgan.experiments.launchers import ATTEMPTS, LaunchConfig, standing
-from medgan.experiments.slurm import submit, wait_for
+from medgan.experiments.launchers import ATTEMPTS, LaunchConfig, Run, standing
+from medgan.experiments.slurm import JOBS, submit, wait_for
 from tests.experiments.test_launchers import listing, process_of, training, wait_for_state
 from tests.toy import discs
 
@@ -23,29 +23,45 @@ def _this_tree(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", os.getcwd()))
 
 
+def processes_of(run: Run) -> tuple[int, int]:
+    """The training and the job that started it."""
+    process = process_of(run.folder)
+    return process, int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_a_job_told_to_make_room_saves_is_queued_again_and_goes_on(tmp_path):
-    """SIGUSR2 to the job, as Slurm sends it before a time limit; beside it a job that fails and one that is done at once."""
+    """SIGUSR2 as Slurm sends it before a time limit, or to all processes where it tracks them by /proc; SIGTERM first where jobs are preempted.
+
+    Beside them a job that fails and one that is done at once.
+    """
     discs(tmp_path / "data")
-    long, wrong, quick = (
-        training("long", tmp_path, kimg=0.2),
-        training("wrong", tmp_path, kimg=1, data="nothing"),
-        listing("quick", tmp_path),
-    )
-    jobs = submit([wrong, long, quick], folder=tmp_path, config=LaunchConfig(), cluster="local")
-    wait_for_state(long)
-    training_process = process_of(long.folder)
-    job_process = int(Path(f"/proc/{training_process}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(job_process, signal.SIGUSR2)
-    wait_for(jobs, seconds_between=0.1)
-    assert [standing(run).state for run in (long, wrong, quick)] == ["complete", "failed", "complete"]
-    assert [row["exit_code"] for row in runs.read_json_lines(long.folder / ATTEMPTS)] == [75, 0]
-    assert {name: job.result() for name, job in jobs.items()} == {"long": 0, "wrong": 66, "quick": 0}
+    timed, preempted = training("timed", tmp_path, kimg=0.1), training("preempted", tmp_path, kimg=0.2)
+    wrong, quick = training("wrong", tmp_path, kimg=1, data="nothing"), listing("quick", tmp_path)
+    everything = [wrong, timed, preempted, quick]
+    jobs = submit(everything, folder=tmp_path, config=LaunchConfig(), cluster="local")
+    wait_for_state(timed)
+    process, job = processes_of(timed)
+    os.kill(process, signal.SIGUSR2)
+    os.kill(job, signal.SIGUSR2)
+    wait_for_state(preempted)
+    _, job = processes_of(preempted)
+    os.kill(job, signal.SIGTERM)
+    while standing(preempted).state == "running":
+        time.sleep(0.05)
+    # It does not begin anew by itself.
+    time.sleep(1)
+    assert standing(preempted).state == "stopped"
+    os.kill(job, signal.SIGUSR2)
+    wait_for(jobs, queued=lambda ids: {one for one in ids if not (tmp_path / JOBS / f"{one}_0_result.pkl").exists()})
+    assert [standing(run).state for run in everything] == ["failed", "complete", "complete", "complete"]
+    codes = [[row["exit_code"] for row in runs.read_json_lines(run.folder / ATTEMPTS)] for run in everything]
+    assert codes == [[66], [75, 0], [75, 0], [0]]
     # What is complete is not submitted again.
-    assert submit([long, quick], folder=tmp_path, config=LaunchConfig(), cluster="local") == {}
+    assert submit([timed, quick], folder=tmp_path, config=LaunchConfig(), cluster="local") == {}
 
 
-@pytest.mark.skipif(shutil.which("srun") is not None, reason="this machine has Slurm")
-def test_a_machine_without_slurm_is_told_so(tmp_path):
+def test_a_machine_without_slurm_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="no srun"):
         submit([listing("a", tmp_path)], folder=tmp_path, config=LaunchConfig())
     assert list(tmp_path.iterdir()) == []
