@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def submit(all_runs: Sequence[Run], *, folder: Path, config: LaunchConfig, clust
 
 
 @contextlib.contextmanager
-def _refusal() -> Any:
+def _refusal() -> Iterator[None]:
     """Turn what sbatch says into one line; its paths name places of the data."""
     from submitit.core.utils import FailedJobError
 
