@@ -29,39 +29,6 @@ def model_card(metadata: Mapping[str, Any], *, disclaimer: str) -> str:
         disclaimer: What no reader may miss.
     """
     about = metadata["medgan"]
-    arguments = about["arguments"]
-    recipe = about.get("recipe") or {}
-    source = about.get("source") or {}
-    trained = "dataset" in about
-    details = [
-        ("Developed by", _value("", "person or institution, with an address for questions")),
-        ("Version", f"medgan {metadata['version']}, PyTorch {metadata['pytorch_version']}"),
-        (
-            "Type",
-            f"{about['family']} generator, {'with ' + str(arguments['c_dim']) + ' classes' if arguments.get('c_dim') else 'without classes'}",
-        ),
-        ("Image size", f"{arguments['img_resolution']} x {arguments['img_resolution']} pixels, {arguments['img_channels']} channel(s)"),
-        ("Weights SHA-256", f"`{about['model_sha256']}`"),
-    ]
-    if source:
-        details.append(
-            ("Started from" if trained else "Imported from", f"{source.get('kind', 'a network file')}, sha256 `{source['sha256']}`")
-        )
-    if source.get("licence"):
-        details.append(("Licence of those weights", source["licence"]))
-    details.append(("Licence of this model", _value("", "the LICENSE beside is that of the code; weights and data have their own")))
-    training = [
-        ("Images", _value(about.get("images"), "how many")),
-        ("Dataset identity", f"`{about['dataset']}`" if trained else _value("", "which data set")),
-        ("Recipe", _value(recipe.get("name"), "how scans became images")),
-        ("Rule from", recipe.get("source") or "not recorded"),
-        ("Intensities", intensities(about.get("window") or {})),
-        ("Images shown", f"{about['kimg']:g} thousand" if "kimg" in about else _value("", "how long it was trained")),
-        ("Seed", _value(about.get("seed"), "the seed of the training")),
-        ("Snapshot chosen by", _value(about.get("chosen_by"), "why this snapshot")),
-        ("Patients, scanners, protocols", _value("", "number, sex, age, manufacturers, sites, dates")),
-        ("Ethics and consent", _value("", "approval, waiver or licence under which the scans were used")),
-    ]
     return f"""# {metadata["name"]}
 
 {metadata["description"]}
@@ -70,7 +37,7 @@ def model_card(metadata: Mapping[str, Any], *, disclaimer: str) -> str:
 
 ## Model details
 
-{_rows(details)}
+{_rows(_details(metadata))}
 
 ## Intended use
 
@@ -88,7 +55,7 @@ Snapshot chosen by: {_value(about.get("chosen_by"), "the metric")}. {TODO}: FID,
 
 ## Training data
 
-{_rows(training)}
+{_rows(_training(about))}
 
 ## Evaluation data
 
@@ -114,6 +81,44 @@ or in Python `monai.bundle.load("<name>", bundle_dir="<folder above>", workflow_
 
 After filling in this card: `{RENEW}` in this folder, or the bundle counts as damaged.
 """
+
+
+def _details(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the model is and where it came from."""
+    about = metadata["medgan"]
+    arguments = about["arguments"]
+    source = about.get("source") or {}
+    classes = f"with {arguments['c_dim']} classes" if arguments.get("c_dim") else "without classes"
+    facts = [
+        ("Developed by", _value("", "person or institution, with an address for questions")),
+        ("Version", f"medgan {metadata['version']}, PyTorch {metadata['pytorch_version']}"),
+        ("Type", f"{about['family']} generator, {classes}"),
+        ("Image size", f"{arguments['img_resolution']} x {arguments['img_resolution']} pixels, {arguments['img_channels']} channel(s)"),
+        ("Weights SHA-256", f"`{about['model_sha256']}`"),
+    ]
+    if source:
+        came = "Started from" if "dataset" in about else "Imported from"
+        facts.append((came, f"{source.get('kind', 'a network file')}, sha256 `{source['sha256']}`"))
+    if source.get("licence"):
+        facts.append(("Licence of those weights", source["licence"]))
+    return [*facts, ("Licence of this model", _value("", "the LICENSE beside is that of the code; weights and data have their own"))]
+
+
+def _training(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the model was trained on and how long."""
+    recipe = about.get("recipe") or {}
+    return [
+        ("Images", _value(about.get("images"), "how many")),
+        ("Dataset identity", f"`{about['dataset']}`" if "dataset" in about else _value("", "which data set")),
+        ("Recipe", _value(recipe.get("name"), "how scans became images")),
+        ("Rule from", recipe.get("source") or "not recorded"),
+        ("Intensities", intensities(about.get("window") or {})),
+        ("Images shown", f"{about['kimg']:g} thousand" if "kimg" in about else _value("", "how long it was trained")),
+        ("Seed", _value(about.get("seed"), "the seed of the training")),
+        ("Snapshot chosen by", _value(about.get("chosen_by"), "why this snapshot")),
+        ("Patients, scanners, protocols", _value("", "number, sex, age, manufacturers, sites, dates")),
+        ("Ethics and consent", _value("", "approval, waiver or licence under which the scans were used")),
+    ]
 
 
 def intensities(window: Mapping[str, Any]) -> str:
