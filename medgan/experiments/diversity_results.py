@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ TITLES = {
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.GREY, "#8A5A00", "#9B3F77")
 MARKERS = "osD^vP"
 LEGEND_COLUMNS = 3
+LABEL_WIDTH, LABEL_HEIGHT = 0.085, 0.035
+"""Of a number beside the axis of a figure, as shares of the length of that axis."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +235,17 @@ def stability_table(made: Results) -> str:
     return latex_table(heads, rows, caption=caption, label="tab:diversity-stability", left=2)
 
 
+def places(sizes: Iterable[int]) -> tuple[list[int], bool]:
+    """Which numbers of images are written along a logarithmic axis, and whether they lie slanted to be read: a share of that axis is a power of its span."""
+    numbers = sorted(set(sizes))
+    span = numbers[-1] / numbers[0]
+    slanted = any(n < before * span**LABEL_WIDTH for before, n in pairwise(numbers))
+    written: list[int] = []
+    for n in numbers:
+        written += [n] if not written or n > written[-1] * span**LABEL_HEIGHT else []
+    return written, slanted
+
+
 def drawn(figures: Sequence[Row], metric: str) -> bytes:
     """One metric against the number of images, a line with intervals for each class, as a PNG: solid synthetic, dashed real, dotted FID-infinity."""
     from matplotlib.lines import Line2D
@@ -259,11 +273,8 @@ def drawn(figures: Sequence[Row], metric: str) -> bytes:
         handles += [Line2D([], [], linestyle="none", label=" ")] * (-len(handles) % LEGEND_COLUMNS)
         handles = [handle for column in range(LEGEND_COLUMNS) for handle in handles[column::LEGEND_COLUMNS]]
         axes.set_xscale("log")
-        ticks: list[int] = []
-        for n in sorted({row["images"] for row in rows}):
-            # Numbers of other classes may stand too close to be read.
-            ticks += [n] if not ticks or n > 1.15 * ticks[-1] else []
-        axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+        ticks, slanted = places(row["images"] for row in rows)
+        axes.set_xticks(ticks, [f"{n:,}" for n in ticks], rotation=45 if slanted else 0)
         axes.minorticks_off()
         axes.set_xlabel("images of either set, with 95 % intervals")
         axes.set_ylabel(TITLES.get(metric, metric))

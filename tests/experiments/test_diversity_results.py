@@ -12,7 +12,7 @@ from PIL import Image
 
 from medgan.errors import DataError
 from medgan.experiments.diversity import DiversityConfig, design
-from medgan.experiments.diversity_results import FIGURES, drawn, results, shown, write
+from medgan.experiments.diversity_results import FIGURES, drawn, places, results, shown, write
 from medgan.tables import csv_text, latex_table
 
 CONFIG = DiversityConfig(metrics=("ms_ssim", "fid"), sizes=(50.0, 100.0))
@@ -140,3 +140,16 @@ def test_equal_numbers_draw_equal_pictures_and_others_do_not():
     # Blue and orange lines of the two classes.
     for colour in ((0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)):
         assert (np.abs(picture.astype(int) - colour).max(2) < 8).sum() > 500
+
+
+@pytest.mark.parametrize(
+    ("sizes", "written", "slanted"),
+    [
+        ((100, 50, 75, 25, 100), [25, 50, 75, 100], False),
+        # Of the real run: as far apart as 869 and 1,213 they ran into each other while they lay flat.
+        ((23, 45, 68, 90, 303, 607, 869, 910, 1213, 1739, 2608, 3477), [23, 45, 68, 90, 303, 607, 869, 1213, 1739, 2608, 3477], True),
+        ((40,), [40], False),
+    ],
+)
+def test_numbers_along_the_axis_can_be_read(sizes, written, slanted):
+    assert places(sizes) == (written, slanted)
