@@ -33,7 +33,7 @@ EXPECTED = {
     "bench_sampling_images.py": ("plain as shipped", "plain, allocator equal", "medgan fp32"),
     "bench_training_augment.py": ("forward: bgc, p 0:", "forward and backward: bgc, p 1:", "diffaugment", "watch"),
     "bench_training_phases.py": ("plain as shipped", "plain, allocator equal", "medgan fp32"),
-    "bench_training_precision.py": (": fp32:", ": bf16:"),
+    "bench_training_precision.py": (": 2 runs in fp32:", ": 2 runs in bf16:"),
     "bench_training_ranks.py": ("1 rank, 1 thread", "2 ranks, 1 thread each", "1 rank, 2 threads"),
     "bench_training_shares.py": (": Gmain", ": Greg", ": Dmain", ": Dreg"),
     "bench_training_step.py": ("keeps freed memory", "as the system has it"),

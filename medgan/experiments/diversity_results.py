@@ -242,7 +242,8 @@ def places(sizes: Iterable[int]) -> tuple[list[int], bool]:
     slanted = any(n < before * span**LABEL_WIDTH for before, n in pairwise(numbers))
     written: list[int] = []
     for n in numbers:
-        written += [n] if not written or n > written[-1] * span**LABEL_HEIGHT else []
+        if not written or n > written[-1] * span**LABEL_HEIGHT:
+            written.append(n)
     return written, slanted
 
 
